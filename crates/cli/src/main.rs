@@ -1,0 +1,2 @@
+//! The `draught` program.
+fn main() {}

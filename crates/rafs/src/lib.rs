@@ -1,0 +1,2 @@
+//! This crate is RAFS v6: bootstraps and data blobs, to and from the model.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! This crate is the embedded registry: OCI distribution over a directory.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! This crate is what tests share: images, registries with faults, tree comparison, real tools.
+#![forbid(unsafe_code)]

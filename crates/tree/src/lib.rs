@@ -1,0 +1,24 @@
+//! This crate is the model: one tree of files and one map from their content to chunks, extents
+//! and blobs. Every format is read into it and every way of mounting or writing is fed from it.
+//!
+//! A [`Tree`] holds inodes in an arena ([`NodeId`] indexes it; the root is [`Tree::ROOT`]). A regular
+//! file's content is a list of [`ChunkId`]s into the [`ChunkMap`]; a chunk lies in an [`Extent`], the
+//! smallest range of a [`Blob`] that can be decoded by itself. Layers are applied to a tree entry by
+//! entry ([`Tree::apply`]), lowest layer first, with OCI's whiteouts and opaque directories.
+#![forbid(unsafe_code)]
+
+mod apply;
+mod chunk;
+mod entry;
+mod node;
+mod offset;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use apply::{ApplyError, Limits};
+pub use chunk::{Blob, BlobId, Chunk, ChunkId, ChunkMap, Compression, Extent, ExtentId};
+pub use entry::{Entry, EntryKind, Meta, Xattrs};
+pub use node::{Kind, Name, Node, NodeId, Tree};
+pub use offset::{BLOCK_BYTES, BlobOffset, ChunkOffset, DeviceOffset, FileOffset, blocks_of};
+pub use walk::Walk;

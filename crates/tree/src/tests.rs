@@ -1,0 +1,264 @@
+//! Layers applied one after the other, and what is seen afterwards.
+
+use super::*;
+
+fn entry(path: &str, kind: EntryKind) -> Entry {
+    let meta = Meta {
+        mode: 0o644,
+        ..Meta::default()
+    };
+    Entry {
+        path: path.as_bytes().into(),
+        meta,
+        kind,
+    }
+}
+
+fn file(path: &str) -> Entry {
+    entry(
+        path,
+        EntryKind::File {
+            bytes: 0,
+            chunks: Box::default(),
+        },
+    )
+}
+
+fn directory(path: &str) -> Entry {
+    entry(path, EntryKind::Directory)
+}
+
+fn symlink(path: &str, target: &str) -> Entry {
+    entry(path, EntryKind::Symlink(target.as_bytes().into()))
+}
+
+fn link(path: &str, target: &str) -> Entry {
+    entry(path, EntryKind::HardLink(target.as_bytes().into()))
+}
+
+/// All names of the tree after the layers; directories end with a slash.
+fn names(layers: Vec<Vec<Entry>>) -> Vec<String> {
+    let tree = tree(layers).unwrap();
+    tree.walk()
+        .skip(1)
+        .map(|(path, id)| {
+            let slash = if tree.node(id).children().is_some() {
+                "/"
+            } else {
+                ""
+            };
+            format!("{}{slash}", String::from_utf8_lossy(&path[1..]))
+        })
+        .collect()
+}
+
+fn tree(layers: Vec<Vec<Entry>>) -> Result<Tree, ApplyError> {
+    let mut tree = Tree::new();
+    for layer in layers {
+        tree.begin_layer();
+        for entry in layer {
+            tree.apply(entry, &Limits::default())?;
+        }
+    }
+    Ok(tree)
+}
+
+fn check(layers: Vec<Vec<Entry>>, expect: &[&str]) {
+    assert_eq!(names(layers), expect);
+}
+
+#[test]
+fn spellings_of_a_path_are_one_path() {
+    check(
+        vec![vec![file("./a/b"), file("/a/b"), file("a//./b/")]],
+        &["a/", "a/b"],
+    );
+}
+
+#[test]
+fn whiteouts_hide_lower_layers_only() {
+    check(
+        vec![
+            vec![file("d/a"), file("d/b"), file("x")],
+            vec![
+                file("d/b"),
+                file(".wh.x"),
+                file("d/.wh.a"),
+                file("d/.wh.b"),
+                file("d/.wh.none"),
+            ],
+        ],
+        &["d/", "d/b"],
+    );
+}
+
+#[test]
+fn opaque_directories_keep_what_their_layer_brought_before_and_after() {
+    check(
+        vec![
+            vec![
+                file("d/old"),
+                file("d/e/old"),
+                file("d/f/old"),
+                file("other"),
+            ],
+            vec![file("d/e/new"), file("d/.wh..wh..opq"), file("d/new")],
+        ],
+        &["d/", "d/e/", "d/e/new", "d/new", "other"],
+    );
+}
+
+#[test]
+fn a_whiteout_of_a_directory_keeps_what_its_layer_brought_below() {
+    check(
+        vec![vec![file("d/old")], vec![file("d/new"), file(".wh.d")]],
+        &["d/", "d/new"],
+    );
+}
+
+#[test]
+fn a_file_replaces_a_directory_and_the_other_way_round() {
+    check(
+        vec![
+            vec![file("a/b"), file("c")],
+            vec![file("a"), directory("c"), file("c/d")],
+        ],
+        &["a", "c/", "c/d"],
+    );
+}
+
+#[test]
+fn a_directory_over_a_directory_keeps_its_children_and_takes_the_new_mode() {
+    let mut newer = directory("a");
+    newer.meta.mode = 0o700;
+    let tree = tree(vec![vec![file("a/b")], vec![newer]]).unwrap();
+    let a = tree.lookup(b"a").unwrap();
+    assert_eq!(tree.node(a).meta.mode, 0o700);
+    assert!(tree.lookup(b"a/b").is_some());
+}
+
+#[test]
+fn a_directory_after_its_children_keeps_them() {
+    check(vec![vec![file("a/b"), directory("a")]], &["a/", "a/b"]);
+}
+
+#[test]
+fn symlinks_on_the_way_are_followed_inside_the_root() {
+    check(
+        vec![
+            vec![
+                directory("usr/lib"),
+                symlink("lib", "usr/lib"),
+                symlink("up", "../../usr"),
+            ],
+            vec![
+                file("lib/x"),
+                file("up/y"),
+                symlink("abs", "/usr/z"),
+                file("abs/q"),
+            ],
+        ],
+        &[
+            "abs",
+            "lib",
+            "up",
+            "usr/",
+            "usr/lib/",
+            "usr/lib/x",
+            "usr/y",
+            "usr/z/",
+            "usr/z/q",
+        ],
+    );
+}
+
+#[test]
+fn a_directory_replaces_a_symlink() {
+    check(
+        vec![vec![symlink("a", "b")], vec![directory("a"), file("a/c")]],
+        &["a/", "a/c"],
+    );
+}
+
+#[test]
+fn hard_links_share_a_node_across_layers_and_count() {
+    let tree = tree(vec![
+        vec![file("a")],
+        vec![
+            link("b", "a"),
+            link("c", "./b"),
+            link("c", "/a"),
+            file(".wh.a"),
+        ],
+    ])
+    .unwrap();
+    let b = tree.lookup(b"b").unwrap();
+    assert_eq!(tree.lookup(b"c"), Some(b));
+    assert_eq!(tree.lookup(b"a"), None);
+    assert_eq!(tree.node(b).names, 2);
+}
+
+#[test]
+fn removed_directories_take_link_counts_with_them() {
+    let tree = tree(vec![
+        vec![file("a"), link("d/e/b", "a")],
+        vec![file(".wh.d")],
+    ])
+    .unwrap();
+    assert_eq!(tree.node(tree.lookup(b"a").unwrap()).names, 1);
+}
+
+#[test]
+fn aufs_bookkeeping_is_no_part_of_the_image() {
+    check(
+        vec![vec![
+            file(".wh..wh.plnk/12"),
+            file(".wh..wh.orph"),
+            file("a"),
+        ]],
+        &["a"],
+    );
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let long = "n".repeat(256);
+    let deep = "d/".repeat(2049);
+    for (bad, expect) in [
+        (file("a/../b"), "\"..\""),
+        (file("../b"), "\"..\""),
+        (link("l", "../x"), "\"..\""),
+        (link("l", "none"), "does not exist"),
+        (link("l", "dir"), "is a directory"),
+        (file("plain/x"), "not a directory"),
+        (file(".wh."), "no filesystem"),
+        (file("a\0b"), "no filesystem"),
+        (file("loop/x"), "symbolic links"),
+        (file("."), "root"),
+        (file(&long), "length of a name"),
+        (file(&deep), "length of its path"),
+        (symlink("s", &"t".repeat(4096)), "length of its target"),
+    ] {
+        let lower = vec![file("plain"), directory("dir"), symlink("loop", "loop")];
+        let error = tree(vec![lower, vec![bad.clone()]])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expect), "{bad:?}: {error}");
+    }
+}
+
+#[test]
+fn the_number_of_inodes_is_limited() {
+    let mut tree = Tree::new();
+    let limits = Limits {
+        inodes_max: 3,
+        ..Limits::default()
+    };
+    tree.begin_layer();
+    tree.apply(file("a"), &limits).unwrap();
+    tree.apply(file("b"), &limits).unwrap();
+    assert!(matches!(
+        tree.apply(file("c"), &limits),
+        Err(ApplyError::TooLarge { .. })
+    ));
+}
