@@ -1,2 +1,20 @@
 //! This crate is what tests share: images, registries with faults, tree comparison, real tools.
+//!
+//! Whatever it starts or mounts it also ends, by what it recorded, when the guard is dropped.
+//! Nothing here is part of the program: functions panic where a test could only unwrap.
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what fails here fails the test that called it"
+)]
+
+pub mod mounted;
+pub mod need;
+pub mod net;
+pub mod process;
+pub mod scratch;
+
+pub use mounted::MountGuard;
+pub use process::Process;
+pub use scratch::Scratch;

@@ -1,0 +1,36 @@
+//! Loopback addresses.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// How long a server may take until it listens: real ones need milliseconds, a busy machine more.
+pub const START_MAX: Duration = Duration::from_secs(30);
+
+/// A loopback port that was free a moment ago.
+///
+/// Only for programs that can't bind port 0 themselves: somebody else may take it in between.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// Waits until something listens at `addr`.
+///
+/// # Errors
+///
+/// The last refusal, when it took longer than [`START_MAX`].
+pub fn wait_for_listener(addr: SocketAddr) -> std::io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match TcpStream::connect_timeout(&addr, START_MAX) {
+            Ok(_) => return Ok(()),
+            Err(error) if begun.elapsed() > START_MAX => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
