@@ -1,2 +1,4 @@
-//! The `draught` program.
+//! This crate is the one program of the project, `draught`.
+#![forbid(unsafe_code)]
+
 fn main() {}

@@ -17,7 +17,7 @@ pub const DIGEST_BYTES: usize = 32;
 pub enum Algorithm {
     /// SHA-256, the digest of OCI.
     Sha256,
-    /// BLAKE3 with 32 bytes of output, the default chunk digest of RAFS.
+    /// BLAKE3 with 32 bytes of output: several times faster, for chunks.
     Blake3,
 }
 
