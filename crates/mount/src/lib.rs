@@ -1,2 +1,14 @@
 //! This crate is the kernel's side: probing, EROFS mounts and fanotify events.
+//!
+//! It is synchronous and knows devices only as files: what their content should be is for others.
 #![forbid(unsafe_code)]
+
+mod erofs;
+mod events;
+mod mountinfo;
+mod probe;
+
+pub use erofs::{Detached, MountError, set_readahead, unmount};
+pub use events::{Listener, ListenerError, Read};
+pub use mountinfo::{MountInfo, mountinfo};
+pub use probe::{Ability, pre_content_events};
