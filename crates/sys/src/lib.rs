@@ -8,6 +8,7 @@
 )]
 
 pub mod fanotify;
+pub mod inherit;
 pub mod journal;
 pub mod limits;
 pub mod scm;
