@@ -9,6 +9,8 @@
     reason = "what fails here fails the test that called it"
 )]
 
+pub mod erofs;
+pub mod facts;
 pub mod mounted;
 pub mod need;
 pub mod net;
