@@ -1,0 +1,15 @@
+//! The API over HTTP.
+
+mod answer;
+mod blob;
+mod body;
+mod error;
+mod listing;
+mod manifest;
+mod range;
+mod route;
+mod serve;
+mod text;
+mod upload;
+
+pub use serve::{Handle, serve};
