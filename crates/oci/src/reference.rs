@@ -252,7 +252,9 @@ fn split_host(name: &str) -> (String, String) {
         Some((first, rest)) if looks_like_host(first) => {
             let host = match first.to_ascii_lowercase().as_str() {
                 "index.docker.io" | "registry-1.docker.io" => DEFAULT_HOST.to_owned(),
-                host => host.to_owned(),
+                host if looks_like_host(host) => host.to_owned(),
+                // Only its capitals tell it from a namespace: keep them, or it would be printed as one.
+                _ => first.to_owned(),
             };
             let repository = if host == DEFAULT_HOST && !rest.contains('/') {
                 format!("{DEFAULT_NAMESPACE}/{rest}")
