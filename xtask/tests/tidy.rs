@@ -15,7 +15,7 @@ mod licence;
 mod words;
 
 /// The layers, lowest first: a crate may depend on crates of lower layers only. Crates of tests
-/// (`testkit`) and chores (`xtask`) stand outside: nothing but tests depends on them.
+/// (`testkit`, `fuzz`) and chores (`xtask`) stand outside: nothing but tests depends on them.
 const LAYERS: &[&[&str]] = &[
     &["draught-digest", "draught-sys"],
     &["draught-tree", "draught-oci"],
@@ -30,7 +30,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Crates outside the layers; only as a dev-dependency may a crate of a layer use them.
-const OUTSIDE: &[&str] = &["draught-testkit", "xtask"];
+const OUTSIDE: &[&str] = &["draught-fuzz", "draught-testkit", "xtask"];
 
 /// Crates that may spell the name of a lazy format.
 const FORMAT_CRATES: &[&str] = &["rafs", "importer", "packer", "cli", "testkit"];

@@ -1,0 +1,58 @@
+//! This crate is what decoders must hold for any bytes at all.
+//!
+//! Each [`Target`] takes bytes and panics if an invariant is broken. libFuzzer runs them for hours
+//! (`libfuzzer/`, see its `README.md`); `tests/short.rs` runs each for a moment in every test run, from
+//! the same seeds, with the same mutations every time, and over everything ever found
+//! (`artifacts/TARGET/`).
+#![forbid(unsafe_code)]
+
+mod archive;
+mod document;
+mod image;
+pub mod mutate;
+mod seed;
+
+/// A decoder and inputs to begin with.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// Its name, also of its directory of artifacts.
+    pub name: &'static str,
+    /// Checks one input. Panics if an invariant is broken.
+    pub check: fn(&[u8]),
+    /// Inputs that are well-formed, for mutations to start from.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "tar",
+        check: archive::tar,
+        seeds: seed::tars,
+    },
+    Target {
+        name: "layer",
+        check: archive::layer,
+        seeds: seed::layers,
+    },
+    Target {
+        name: "extent",
+        check: archive::extent,
+        seeds: seed::extents,
+    },
+    Target {
+        name: "document",
+        check: document::document,
+        seeds: seed::documents,
+    },
+    Target {
+        name: "location",
+        check: document::location,
+        seeds: seed::locations,
+    },
+    Target {
+        name: "erofs",
+        check: image::erofs,
+        seeds: seed::erofs_images,
+    },
+];
