@@ -147,6 +147,24 @@ pub fn set_xattr(file: &Path, name: &str, value: &[u8]) {
 /// If the tree names chunks that it doesn't have.
 #[must_use]
 pub fn of_tree(tree: &Tree, content: &dyn Fn(&Chunk) -> Vec<u8>) -> FactsOfTree {
+    of_tree_with(tree, &|id| {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        if let Kind::File { chunks, .. } = &tree.node(id).kind {
+            for chunk in chunks {
+                hasher.update(&content(tree.map.chunk(*chunk).unwrap()));
+            }
+        }
+        hasher.finish()
+    })
+}
+
+/// The facts of a tree; `content` gives the SHA-256 of a file.
+///
+/// # Panics
+///
+/// If `content` does.
+#[must_use]
+pub fn of_tree_with(tree: &Tree, content: &dyn Fn(NodeId) -> Digest) -> FactsOfTree {
     let mut facts = FactsOfTree::new();
     let mut first: BTreeMap<NodeId, Vec<u8>> = BTreeMap::new();
     for (mut path, id) in tree.walk() {
@@ -173,13 +191,9 @@ pub fn of_tree(tree: &Tree, content: &dyn Fn(&Chunk) -> Vec<u8>) -> FactsOfTree 
             first_name: Vec::new(),
         };
         match &node.kind {
-            Kind::File { bytes, chunks } => {
+            Kind::File { bytes, .. } => {
                 fact.bytes = *bytes;
-                let mut hasher = Hasher::new(Algorithm::Sha256);
-                for chunk in chunks {
-                    hasher.update(&content(tree.map.chunk(*chunk).unwrap()));
-                }
-                fact.content = Some(hasher.finish());
+                fact.content = Some(content(id));
             }
             Kind::Symlink(target) => {
                 fact.bytes = u64::try_from(target.len()).unwrap();

@@ -9,8 +9,10 @@
     reason = "what fails here fails the test that called it"
 )]
 
+pub mod compare;
 pub mod erofs;
 pub mod facts;
+pub mod images;
 pub mod mounted;
 pub mod need;
 pub mod net;
