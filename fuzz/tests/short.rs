@@ -1,4 +1,9 @@
 //! Every target for a moment, the same way every time, and over everything that was ever found.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "it is a test's business to panic"
+)]
 
 use std::path::Path;
 
