@@ -9,16 +9,17 @@
     reason = "what fails here fails the test that called it"
 )]
 
-pub mod compare;
 pub mod erofs;
 pub mod facts;
-pub mod images;
+pub mod fault_proxy;
+pub mod http;
 pub mod mounted;
 pub mod need;
 pub mod net;
 pub mod process;
 pub mod scratch;
 
+pub use fault_proxy::FaultProxy;
 pub use mounted::MountGuard;
 pub use process::Process;
 pub use scratch::Scratch;
