@@ -9,10 +9,12 @@
     reason = "what fails here fails the test that called it"
 )]
 
+pub mod compare;
 pub mod erofs;
 pub mod facts;
 pub mod fault_proxy;
 pub mod http;
+pub mod images;
 pub mod mounted;
 pub mod need;
 pub mod net;
