@@ -1,0 +1,7 @@
+//! Being let in: challenges, tokens, and when they end.
+
+mod challenge;
+mod login;
+mod token;
+
+pub(crate) use login::{Login, Scope};

@@ -1,0 +1,10 @@
+//! Registries, as the OCI distribution specification v1.1 has them.
+
+mod client;
+mod list;
+mod manifest;
+mod push;
+mod range;
+mod read;
+
+pub use client::{Client, RegistryRepository};

@@ -1,0 +1,185 @@
+//! Whole blobs of a registry, as streams that survive a broken connection.
+
+use bytes::Bytes;
+use draught_digest::Digest;
+use draught_oci::Descriptor;
+use futures_util::StreamExt as _;
+use futures_util::stream::try_unfold;
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE};
+use reqwest::{Method, StatusCode};
+
+use super::client::RegistryRepository;
+use crate::error::SourceError;
+use crate::http::{Answer, Lane, Request};
+use crate::retry::Backoff;
+use crate::stream::BlobStream;
+
+/// A download that goes on where it broke.
+struct Download {
+    repository: RegistryRepository,
+    digest: Digest,
+    size: u64,
+    position: u64,
+    answer: Option<Answer>,
+    pending: Option<Bytes>,
+    backoff: Backoff,
+}
+
+impl RegistryRepository {
+    /// A blob as a stream, verified at its end. A connection that breaks is made again, from where it broke.
+    ///
+    /// Nothing is asked of the registry before the stream is read.
+    #[must_use]
+    pub fn blob(&self, descriptor: &Descriptor) -> BlobStream {
+        let download = Download {
+            repository: self.clone(),
+            digest: descriptor.digest,
+            size: descriptor.size,
+            position: 0,
+            answer: None,
+            pending: None,
+            backoff: Backoff::new(self.settings()),
+        };
+        let pieces = try_unfold(download, async |mut download| {
+            let piece = download.piece().await?;
+            Ok(piece.map(|piece| (piece, download)))
+        });
+        BlobStream::new(descriptor.digest, descriptor.size, pieces.boxed())
+    }
+
+    /// Whether a blob is there.
+    ///
+    /// # Errors
+    /// Of every class but not found.
+    pub async fn has_blob(&self, digest: &Digest) -> Result<bool, SourceError> {
+        Ok(self.has(self.blob_url(digest)?).await?.is_some())
+    }
+
+    /// Deletes a blob.
+    ///
+    /// # Errors
+    /// Of every class; many registries refuse to delete.
+    pub async fn delete_blob(&self, digest: &Digest) -> Result<(), SourceError> {
+        self.delete(self.blob_url(digest)?).await
+    }
+}
+
+impl Download {
+    /// The next piece; `None` after `size` bytes, whatever else the server has to say.
+    async fn piece(&mut self) -> Result<Option<Bytes>, SourceError> {
+        if self.position >= self.size {
+            if let Some(answer) = self.answer.take() {
+                answer.discard().await;
+            }
+            return Ok(None);
+        }
+        loop {
+            match self.try_piece().await {
+                Ok(piece) => return Ok(Some(piece)),
+                Err(error) => {
+                    self.answer = None;
+                    self.pending = None;
+                    self.backoff.wait(error).await?;
+                }
+            }
+        }
+    }
+
+    async fn try_piece(&mut self) -> Result<Bytes, SourceError> {
+        let mut answer = match self.answer.take() {
+            Some(answer) => answer,
+            None => self.open().await?,
+        };
+        let piece = match self.pending.take() {
+            Some(piece) => Some(piece),
+            None => answer.chunk().await?,
+        };
+        let Some(mut piece) = piece else {
+            return Err(SourceError::ShortBody {
+                host: answer.host().to_owned(),
+                expected: self.size,
+                got: self.position,
+            });
+        };
+        self.answer = Some(answer);
+        let left = self.size.saturating_sub(self.position);
+        piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        self.position = self
+            .position
+            .saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
+        Ok(piece)
+    }
+
+    /// Asks for the blob from where we are.
+    async fn open(&mut self) -> Result<Answer, SourceError> {
+        let mut request = Request::new(Method::GET, self.repository.blob_url(&self.digest)?)
+            .with_header(
+                ACCEPT_ENCODING.as_str(),
+                HeaderValue::from_static("identity"),
+            )
+            .in_lane(Lane::Stream);
+        if self.position > 0 {
+            let range = HeaderValue::from_str(&format!("bytes={}-", self.position))
+                .map_err(|_| self.repository.senseless("range makes no header"))?;
+            request = request.with_header(RANGE.as_str(), range);
+        }
+        let expected = [StatusCode::OK, StatusCode::PARTIAL_CONTENT];
+        let mut answer = self
+            .repository
+            .expect(&request, &self.repository.pull(), &expected)
+            .await?;
+        let partial = answer.status() == StatusCode::PARTIAL_CONTENT;
+        if partial {
+            let told = answer.header(CONTENT_RANGE.as_str()).unwrap_or_default();
+            let start = told
+                .strip_prefix("bytes ")
+                .and_then(|rest| rest.split_once('-'))
+                .and_then(|(first, _)| first.trim().parse::<u64>().ok());
+            if start != Some(self.position) {
+                return Err(SourceError::ContentRange {
+                    host: answer.host().to_owned(),
+                    asked: self.position..self.size,
+                    told: told.to_owned(),
+                });
+            }
+        } else if let Some(got) = answer.content_length().filter(|got| *got != self.size) {
+            return Err(SourceError::Size {
+                digest: self.digest,
+                expected: self.size,
+                got,
+            });
+        } else {
+            self.skip(&mut answer).await?;
+        }
+        Ok(answer)
+    }
+
+    /// Reads again what came before the connection broke, from a server that ignores ranges.
+    async fn skip(&mut self, answer: &mut Answer) -> Result<(), SourceError> {
+        if self.position > crate::settings::SKIP_BYTES_MAX {
+            return Err(SourceError::RangeIgnored {
+                host: answer.host().to_owned(),
+                digest: self.digest,
+                start: self.position,
+                skip_bytes_max: crate::settings::SKIP_BYTES_MAX,
+            });
+        }
+        let mut left = self.position;
+        while left > 0 {
+            let short = SourceError::ShortBody {
+                host: answer.host().to_owned(),
+                expected: self.size,
+                got: self.position.saturating_sub(left),
+            };
+            let mut piece = answer.chunk().await?.ok_or(short)?;
+            let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+            if length > left {
+                drop(piece.split_to(usize::try_from(left).unwrap_or(usize::MAX)));
+                self.pending = Some(piece);
+                return Ok(());
+            }
+            left -= length;
+        }
+        Ok(())
+    }
+}
