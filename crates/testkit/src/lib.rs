@@ -18,6 +18,7 @@ pub mod images;
 pub mod mounted;
 pub mod need;
 pub mod net;
+pub mod nydus;
 pub mod process;
 pub mod scratch;
 
