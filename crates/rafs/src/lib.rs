@@ -2,3 +2,4 @@
 #![forbid(unsafe_code)]
 
 pub mod blob;
+pub mod bootstrap;

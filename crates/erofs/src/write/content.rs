@@ -97,6 +97,16 @@ pub enum ContentError {
         /// Where in the file it begins, in bytes.
         offset: u64,
     },
+    /// A chunk has another size than the format has for it.
+    #[error("chunk {} has {bytes} bytes, at its place in the file it must have {expected}", chunk.0)]
+    ChunkSize {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Its size in bytes.
+        bytes: u64,
+        /// The size that it must have.
+        expected: u64,
+    },
     /// A chunk ends beyond the last block that can be addressed.
     #[error("chunk {} lies at block {block} of its device, out of reach", chunk.0)]
     Address {

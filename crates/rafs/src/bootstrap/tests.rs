@@ -1,0 +1,1 @@
+//! Bootstraps written and read back, and bytes that are none.
