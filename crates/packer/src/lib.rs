@@ -1,2 +1,23 @@
 //! This crate is the converter: layers in, lazily readable images out, the same bytes every time.
+//!
+//! [`ImagePacker`] does the work for one image of one platform. Each layer is streamed once: one thread
+//! reads, checks and decodes it, one parses the archive, applies it to the tree, and cuts and digests
+//! files, some compress, one writes. Queues between them are bounded and buffers go round, so memory
+//! does not depend on the image but for the tree's own. Which chunks are new, where batches and jobs
+//! end and in which order they are written depends on the input alone: so do the bytes.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+mod directory;
+mod image;
+mod layer;
+mod options;
+mod progress;
+mod spool;
+
+pub use directory::{Directory, DirectoryError};
+pub use image::{ImagePacker, PackedBlob};
+pub use layer::{LayerInput, PackLayerError};
+pub use options::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, OptionsError, PackOptions};
+pub use progress::{LayerReport, Progress};
+pub use spool::Spooled;

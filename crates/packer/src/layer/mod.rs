@@ -1,0 +1,16 @@
+//! One layer: its stream is decoded on one thread, parsed and cut on another, compressed on some, and
+//! written on one more, with bounded queues between them.
+
+mod chunker;
+mod decode;
+mod error;
+mod input;
+mod jobs;
+mod pipeline;
+mod writer;
+
+pub(crate) use chunker::{Content, Known};
+pub use error::PackLayerError;
+pub use input::LayerInput;
+pub(crate) use pipeline::{Layer, pack_archive, pack_content};
+pub(crate) use writer::Written;
