@@ -1,0 +1,304 @@
+//! The store: devices by key, images by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::device::{BootId, Device, Opener, remove_if_there};
+use crate::error::{DeviceError, OpenError};
+use crate::image::Images;
+use crate::key::DeviceKey;
+use crate::layout::{Layout, sync_dir};
+
+/// The bytes of a node: devices that the kernel reads, and files that belong to images.
+///
+/// One process at a time has a store open. Methods may be called from any number of threads.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    opener: Opener,
+    images: Images,
+    table: Mutex<Table>,
+    _layout: Layout,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: BTreeMap<DeviceKey, Entry>,
+    /// Devices that were poisoned when they were forgotten. Their maps say so too, if the disk let them.
+    poisoned: BTreeSet<DeviceKey>,
+}
+
+/// A device that is open. While anybody holds it, it must not be opened a second time: two would
+/// overwrite each other's bits.
+#[derive(Debug)]
+struct Entry {
+    device: Weak<Device>,
+    /// Keeps it open until it is forgotten.
+    kept: Option<Arc<Device>>,
+}
+
+impl Store {
+    /// Opens the store in the directory `root`, which is created if it is not there.
+    ///
+    /// `boot_id` is the text of `/proc/sys/kernel/random/boot_id`: under another one, what was not made
+    /// durable is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// If another process has it open, it has another layout, or the filesystem refuses.
+    pub fn open(root: &Path, boot_id: &str) -> Result<Self, OpenError> {
+        let layout = Layout::open(root)?;
+        let opener =
+            Opener::new(layout.devices.clone(), BootId::new(boot_id)).map_err(|source| {
+                OpenError::Io {
+                    root: root.to_owned(),
+                    action: "open the directory of devices",
+                    source,
+                }
+            })?;
+        Ok(Self {
+            root: root.to_owned(),
+            opener,
+            images: Images::new(layout.images.clone()),
+            table: Mutex::default(),
+            _layout: layout,
+        })
+    }
+
+    /// The store's directory.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Opens a device of `bytes` bytes, or creates it with nothing present. A device that is open already
+    /// is returned as it is, poisoned or not.
+    ///
+    /// The data file is opened here: before it is marked for events, or writing to it would wait for
+    /// ourselves. Where the mark stands already, [`adopt`](Self::adopt) instead.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no device of that size, it is open with another one, or the filesystem refuses. A
+    /// map that can't be believed is no error: the device then starts empty, and a warning says why.
+    pub fn device(&self, key: &DeviceKey, bytes: u64) -> Result<Arc<Device>, DeviceError> {
+        let mut table = self.table.lock();
+        if let Some(device) = table.open_device(key) {
+            return same_size(device, bytes);
+        }
+        let believe_volatile = !table.poisoned.contains(key);
+        let device = self.opener.open(key, bytes, believe_volatile)?;
+        Ok(table.keep(device))
+    }
+
+    /// Opens a device through `file`, a read-write descriptor of its data file, without opening that
+    /// file again: a new worker gets the descriptor that was opened before the file was marked for events.
+    /// A device that is open already is returned as it is, and `file` is closed.
+    ///
+    /// # Errors
+    ///
+    /// As [`device`](Self::device), and if `file` is not the data file or can't be written.
+    pub fn adopt(
+        &self,
+        key: &DeviceKey,
+        bytes: u64,
+        file: OwnedFd,
+    ) -> Result<Arc<Device>, DeviceError> {
+        let mut table = self.table.lock();
+        if let Some(device) = table.open_device(key) {
+            return same_size(device, bytes);
+        }
+        let believe_volatile = !table.poisoned.contains(key);
+        let device = self.opener.adopt(key, bytes, file, believe_volatile)?;
+        Ok(table.keep(device))
+    }
+
+    /// Lets go of a device. It is closed when the last that holds it lets go of it too; until then
+    /// [`device`](Self::device) returns the same one, except when it is poisoned: then it is opened anew,
+    /// with what is durable.
+    pub fn forget(&self, key: &DeviceKey) {
+        self.table.lock().forget(key);
+    }
+
+    /// The devices that are open and not forgotten, for example to [sync](Device::sync) them all.
+    #[must_use]
+    pub fn open_devices(&self) -> Vec<Arc<Device>> {
+        let table = self.table.lock();
+        table
+            .entries
+            .values()
+            .filter_map(|entry| entry.kept.clone())
+            .collect()
+    }
+
+    /// All devices of this store, open or not.
+    ///
+    /// # Errors
+    ///
+    /// If the directory can't be read.
+    pub fn devices(&self) -> io::Result<Vec<DeviceKey>> {
+        let mut keys = BTreeSet::new();
+        for entry in fs_err::read_dir(self.opener.dir())? {
+            let name = entry?.file_name();
+            let key = name.to_str().and_then(|name| name.strip_suffix(".data"));
+            keys.extend(key.and_then(|key| key.parse::<DeviceKey>().ok()));
+        }
+        Ok(keys.into_iter().collect())
+    }
+
+    /// Removes a device and its data. One that is not there is no error.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::InUse`] if anybody but the store holds the device.
+    pub fn remove_device(&self, key: &DeviceKey) -> Result<(), DeviceError> {
+        let mut table = self.table.lock();
+        table.forget(key);
+        if table.entries.contains_key(key) {
+            return Err(DeviceError::InUse { key: *key });
+        }
+        // The map goes first: data without a map is not believed.
+        remove_if_there(&self.opener.map_path(key))?;
+        remove_if_there(&self.opener.data_path(key))?;
+        table.poisoned.remove(key);
+        let dir = self.opener.dir();
+        sync_dir(dir).map_err(|source| DeviceError::Io {
+            action: "make durable the directory",
+            path: dir.to_owned(),
+            source,
+        })
+    }
+
+    /// The bytes that all devices take on disk, with their maps. Holes take none.
+    ///
+    /// # Errors
+    ///
+    /// If the directory can't be read.
+    pub fn usage(&self) -> io::Result<u64> {
+        // What stat calls a block, whatever the filesystem's own are.
+        const STAT_BLOCK_BYTES: u64 = 512;
+        let mut bytes = 0;
+        for entry in fs_err::read_dir(self.opener.dir())? {
+            match entry?.metadata() {
+                Ok(found) if found.is_file() => bytes += found.blocks() * STAT_BLOCK_BYTES,
+                Ok(_) => {}
+                // Removed while we looked.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The directory of an image's files; it exists once the first was [put](Self::put_image_file).
+    /// Any name will do: what a file name can't have is encoded.
+    #[must_use]
+    pub fn image_dir(&self, image: &str) -> PathBuf {
+        self.images.dir(image)
+    }
+
+    /// The path of a file of an image, for what must be opened by path.
+    #[must_use]
+    pub fn image_file(&self, image: &str, file: &str) -> PathBuf {
+        self.images.file(image, file)
+    }
+
+    /// Writes a file of an image, durably: after a crash it has its old content or this. Not to be called
+    /// for the same file by two threads at once.
+    ///
+    /// # Errors
+    ///
+    /// If the filesystem refuses, or `bytes` are more than [`IMAGE_FILE_BYTES_MAX`](crate::IMAGE_FILE_BYTES_MAX).
+    pub fn put_image_file(&self, image: &str, file: &str, bytes: &[u8]) -> io::Result<()> {
+        self.images.put(image, file, bytes)
+    }
+
+    /// Reads a file of an image.
+    ///
+    /// # Errors
+    ///
+    /// Of kind `NotFound` if there is none; otherwise as the filesystem says.
+    pub fn read_image_file(&self, image: &str, file: &str) -> io::Result<Vec<u8>> {
+        self.images.read(image, file)
+    }
+
+    /// The names of all images, sorted; none if the directory can't be read, with a warning.
+    #[must_use]
+    pub fn images(&self) -> Vec<String> {
+        self.images.names().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the images can't be listed");
+            Vec::new()
+        })
+    }
+
+    /// Removes all files of an image at once. One that is not there is no error.
+    ///
+    /// # Errors
+    ///
+    /// If the filesystem refuses.
+    pub fn remove_image(&self, image: &str) -> io::Result<()> {
+        self.images.remove(image)
+    }
+}
+
+impl Table {
+    /// The device, if it is open and can be used, or was never forgotten.
+    fn open_device(&mut self, key: &DeviceKey) -> Option<Arc<Device>> {
+        let entry = self.entries.get_mut(key)?;
+        if let Some(kept) = &entry.kept {
+            return Some(Arc::clone(kept));
+        }
+        let device = entry
+            .device
+            .upgrade()
+            .filter(|device| !device.is_poisoned())?;
+        entry.kept = Some(Arc::clone(&device));
+        Some(device)
+    }
+
+    fn keep(&mut self, device: Device) -> Arc<Device> {
+        let device = Arc::new(device);
+        self.poisoned.remove(&device.key());
+        self.entries.insert(
+            device.key(),
+            Entry {
+                device: Arc::downgrade(&device),
+                kept: Some(Arc::clone(&device)),
+            },
+        );
+        device
+    }
+
+    fn forget(&mut self, key: &DeviceKey) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let kept = entry.kept.take();
+        if kept
+            .or_else(|| entry.device.upgrade())
+            .is_some_and(|device| device.is_poisoned())
+        {
+            self.poisoned.insert(*key);
+        }
+        if entry.device.strong_count() == 0 {
+            self.entries.remove(key);
+        }
+    }
+}
+
+fn same_size(device: Arc<Device>, bytes: u64) -> Result<Arc<Device>, DeviceError> {
+    if device.bytes() == bytes {
+        return Ok(device);
+    }
+    Err(DeviceError::OtherSize {
+        key: device.key(),
+        open_bytes: device.bytes(),
+        asked_bytes: bytes,
+    })
+}
