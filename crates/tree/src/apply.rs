@@ -137,7 +137,8 @@ impl Tree {
     /// Applies the next entry of the current layer. Gives the node that the entry made or changed;
     /// `None` for whiteouts. Absolute paths count from the image's root; missing parent directories
     /// are made (0755, 0:0, time 0); symbolic links on the way are followed inside the root; what is
-    /// there already is replaced, but a directory over a directory keeps its children.
+    /// there already is replaced, but a directory over a directory keeps its children. Symbolic links
+    /// get mode 0777, whatever the entry says; of a hard link's metadata nothing is taken.
     ///
     /// # Errors
     /// See [`ApplyError`]. The tree stays usable, the entry had no effect but for parent directories.
@@ -276,9 +277,13 @@ impl Tree {
         &mut self,
         parent: NodeId,
         name: Vec<u8>,
-        entry: Entry,
+        mut entry: Entry,
         limits: &Limits,
     ) -> Result<NodeId, ApplyError> {
+        if matches!(entry.kind, EntryKind::Symlink(_)) {
+            // Linux knows no other: unpackers can't set what an archive may say.
+            entry.meta.mode = 0o777;
+        }
         let there = self
             .node(parent)
             .children()

@@ -181,6 +181,13 @@ fn a_directory_replaces_a_symlink() {
 }
 
 #[test]
+fn symlinks_have_the_mode_that_linux_gives_them() {
+    let tree = tree(vec![vec![symlink("a", "b")]]).unwrap();
+    let a = tree.lookup(b"a").unwrap();
+    assert_eq!(tree.node(a).st_mode(), 0o120_777);
+}
+
+#[test]
 fn hard_links_share_a_node_across_layers_and_count() {
     let tree = tree(vec![
         vec![file("a")],
