@@ -5,10 +5,12 @@ use std::io::Read;
 use draught_rafs::blob::{BlobInfo, BlobOptions, BlobWriteError};
 use draught_tree::{Blob, BlobId, Tree};
 
+use crate::bootstrap::{self, BootstrapLayer, FinishError};
 use crate::directory::Directory;
 use crate::layer::{self, Known, Layer, LayerInput, PackLayerError, Written};
 use crate::options::{OptionsError, PackOptions};
 use crate::progress::{LayerReport, Progress};
+use crate::prune;
 use crate::spool::Spooled;
 
 /// A blob that is complete, in a file without a name.
@@ -18,6 +20,17 @@ pub struct PackedBlob {
     pub info: BlobInfo,
     /// Its bytes.
     pub content: Spooled,
+}
+
+/// An image that is complete.
+#[derive(Debug)]
+pub struct PackedImage {
+    /// What it holds.
+    pub tree: Tree,
+    /// The blobs that it is made of, in the order of the tree's map.
+    pub blobs: Vec<BlobInfo>,
+    /// Its bootstrap.
+    pub bootstrap: BootstrapLayer,
 }
 
 /// Packs the layers of an image, lowest first, into blobs and one tree.
@@ -81,10 +94,24 @@ impl ImagePacker {
         self.close(number, report, written, progress)
     }
 
-    /// The tree and what is known of the blobs its content is in, in the order of its map.
-    #[must_use]
-    pub fn finish(self) -> (Tree, Vec<BlobInfo>) {
-        (self.tree, self.blobs)
+    /// Ends the image: gives its bootstrap, and which blobs it is made of. A blob whose content upper
+    /// layers hide entirely is none of them.
+    ///
+    /// # Errors
+    /// See [`FinishError`].
+    pub fn finish(mut self) -> Result<PackedImage, FinishError> {
+        let used = prune::used_blobs(&self.tree);
+        if used.contains(&false) {
+            prune::prune(&mut self.tree, &used);
+            let mut used = used.iter();
+            self.blobs.retain(|_| used.next().copied().unwrap_or(true));
+        }
+        let bootstrap = bootstrap::write(&self.tree, &self.blobs, &self.options)?;
+        Ok(PackedImage {
+            tree: self.tree,
+            blobs: self.blobs,
+            bootstrap,
+        })
     }
 
     fn layer<'a>(&'a mut self, progress: &'a dyn Progress) -> Layer<'a> {

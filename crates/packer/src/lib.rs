@@ -8,15 +8,18 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod bootstrap;
 mod directory;
 mod image;
 mod layer;
 mod options;
 mod progress;
+mod prune;
 mod spool;
 
+pub use bootstrap::{BootstrapLayer, FinishError};
 pub use directory::{Directory, DirectoryError};
-pub use image::{ImagePacker, PackedBlob};
+pub use image::{ImagePacker, PackedBlob, PackedImage};
 pub use layer::{LayerInput, PackLayerError};
 pub use options::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, OptionsError, PackOptions};
 pub use progress::{LayerReport, Progress};

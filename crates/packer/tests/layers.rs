@@ -1,4 +1,9 @@
 //! Layers in, blobs and a tree out.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what fails here fails the test that called it"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
@@ -79,7 +84,7 @@ fn pack(options: &PackOptions, layers: &[&[u8]]) -> Result<Packed, PackLayerErro
             bytes.push(content);
         }
     }
-    Ok((packer.finish().0, bytes))
+    Ok((packer.finish().unwrap().tree, bytes))
 }
 
 /// Content of every file, decoded from the blobs by the tree's own map.
@@ -233,6 +238,44 @@ fn content_that_is_there_is_not_stored_again() {
     assert_eq!(tree.map.chunks.len(), 5 + 1);
     assert_eq!(unpack(&tree, &blobs)["/c"], big);
     assert_eq!(tree.layers(), 3);
+}
+
+#[test]
+fn a_blob_whose_content_is_all_hidden_is_no_part_of_the_image() {
+    let mut packer = ImagePacker::new(options()).unwrap();
+    let mut blobs = Vec::new();
+    for layer in [
+        archive(&[("keep", content(1, 10))]),
+        archive(&[
+            ("hide/me", content(2, 200_000)),
+            ("hide/too", content(1, 10)),
+        ]),
+        archive(&[(".wh.hide", vec![]), ("last", content(3, 100_000))]),
+    ] {
+        let (_, blob) = packer.add_layer(LayerInput::new(&*layer), &()).unwrap();
+        let mut content = Vec::new();
+        let mut file = blob.unwrap().content.into_file().unwrap();
+        file.read_to_end(&mut content).unwrap();
+        blobs.push(content);
+    }
+    let image = packer.finish().unwrap();
+    blobs.remove(1);
+    let digests: Vec<_> = blobs
+        .iter()
+        .map(|blob| Some(Digest::sha256(blob)))
+        .collect();
+    assert_eq!(
+        image
+            .blobs
+            .iter()
+            .map(|blob| blob.digest)
+            .collect::<Vec<_>>(),
+        digests
+    );
+    let files = unpack(&image.tree, &blobs);
+    assert_eq!(files.len(), 2);
+    assert_eq!(files["/keep"], content(1, 10));
+    assert_eq!(files["/last"], content(3, 100_000));
 }
 
 #[test]

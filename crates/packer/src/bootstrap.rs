@@ -1,0 +1,144 @@
+//! The bootstrap of an image, as a layer of its own.
+
+use std::io::{self, BufWriter, Read, Write};
+
+use draught_codec::HashingWriter;
+use draught_digest::{Algorithm, Digest};
+use draught_rafs::blob::BlobInfo;
+use draught_rafs::bootstrap::{self, Input, chunk_indexes_in_order};
+use draught_tar::WriteError as TarWriteError;
+use draught_tree::{Entry, EntryKind, Meta, Tree};
+
+use crate::options::PackOptions;
+use crate::spool::{Spool, Spooled};
+
+/// Where in the layer's archive the bootstrap is: where nydus snapshotters look for it.
+const PATH: &str = "image/image.boot";
+
+/// Bytes written at once.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// A layer with nothing but the bootstrap in it: a tar archive, in one gzip member.
+#[derive(Debug)]
+pub struct BootstrapLayer {
+    /// The layer.
+    pub content: Spooled,
+    /// The digest of its archive.
+    pub diff_id: Digest,
+    /// Size of the bootstrap itself, in bytes.
+    pub bootstrap_bytes: u64,
+    /// Extended attributes that no image can hold and that were left out.
+    pub xattrs_left_out: u64,
+}
+
+/// Why an image can't be ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FinishError {
+    /// The tree can't be expressed.
+    #[error("failed to write the bootstrap")]
+    Bootstrap {
+        /// Why.
+        source: bootstrap::WriteError,
+    },
+    /// The layer can't be put together.
+    #[error("failed to write the bootstrap's archive")]
+    Archive {
+        /// Why.
+        source: TarWriteError,
+    },
+    /// The spool directory can't take it.
+    #[error("failed to write the bootstrap to the spool directory")]
+    Spool {
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn spool_failed(source: io::Error) -> FinishError {
+    FinishError::Spool { source }
+}
+
+pub(crate) fn write(
+    tree: &Tree,
+    blobs: &[BlobInfo],
+    options: &PackOptions,
+) -> Result<BootstrapLayer, FinishError> {
+    let input = Input {
+        tree,
+        blobs,
+        chunk_indexes: &chunk_indexes_in_order(tree),
+        prefetch: &[],
+    };
+    let options_out = bootstrap::Options {
+        chunk_bytes: options.chunk_bytes,
+        compression: options.compression,
+        digester: options.digester,
+    };
+    // Through a file: tar states a size before the content, and bootstraps of large images are large.
+    let raw = Spool::new(&options.spool_dir).map_err(spool_failed)?;
+    let mut raw = BufWriter::with_capacity(BUFFER_BYTES, raw);
+    let summary = bootstrap::write(&input, &options_out, &mut raw)
+        .map_err(|source| FinishError::Bootstrap { source })?;
+    let raw = raw
+        .into_inner()
+        .map_err(|error| spool_failed(error.into_error()))?;
+    let raw = raw.finish();
+    let bootstrap_bytes = raw.bytes();
+    let out = Spool::new(&options.spool_dir).map_err(spool_failed)?;
+    let out = BufWriter::with_capacity(BUFFER_BYTES, out);
+    let gzip = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+    let archive = HashingWriter::new(gzip, Algorithm::Sha256);
+    let archive = wrap(raw, archive)?;
+    let (diff_id, _, gzip) = archive.finish();
+    let out = gzip.finish().map_err(spool_failed)?;
+    let out = out
+        .into_inner()
+        .map_err(|error| spool_failed(error.into_error()))?;
+    Ok(BootstrapLayer {
+        content: out.finish(),
+        diff_id,
+        bootstrap_bytes,
+        xattrs_left_out: summary.xattrs_left_out,
+    })
+}
+
+/// Puts the bootstrap into an archive.
+fn wrap<W: Write>(raw: Spooled, out: W) -> Result<W, FinishError> {
+    let archive_failed = |source| FinishError::Archive { source };
+    let mut writer = draught_tar::Writer::new(out);
+    let (directory, _) = PATH.split_once('/').unwrap_or((PATH, ""));
+    writer
+        .entry(&entry(directory, 0o755, EntryKind::Directory))
+        .map_err(archive_failed)?;
+    let file = EntryKind::File {
+        bytes: raw.bytes(),
+        chunks: Box::default(),
+    };
+    writer
+        .entry(&entry(PATH, 0o444, file))
+        .map_err(archive_failed)?;
+    let mut raw = raw.into_file().map_err(spool_failed)?;
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let read = raw.read(&mut buffer).map_err(spool_failed)?;
+        if read == 0 {
+            break;
+        }
+        writer
+            .data(buffer.get(..read).unwrap_or_default())
+            .map_err(archive_failed)?;
+    }
+    writer.finish().map_err(archive_failed)
+}
+
+fn entry(path: &str, mode: u16, kind: EntryKind) -> Entry {
+    Entry {
+        path: path.as_bytes().into(),
+        meta: Meta {
+            mode,
+            ..Meta::default()
+        },
+        kind,
+    }
+}
