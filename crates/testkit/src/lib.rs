@@ -10,6 +10,7 @@
 )]
 
 pub mod compare;
+pub mod containerd;
 pub mod erofs;
 pub mod facts;
 pub mod fault_proxy;
@@ -20,9 +21,12 @@ pub mod need;
 pub mod net;
 pub mod nydus;
 pub mod process;
+pub mod registry;
 pub mod scratch;
 
+pub use containerd::Containerd;
 pub use fault_proxy::FaultProxy;
 pub use mounted::MountGuard;
 pub use process::Process;
+pub use registry::{TestRegistry, docker_registry, registry, registry_in};
 pub use scratch::Scratch;
