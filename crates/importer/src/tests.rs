@@ -1,0 +1,1 @@
+//! Manifests of every kind, and images opened step by step.
