@@ -145,7 +145,7 @@ pub enum SourceError {
         /// Which.
         what: String,
         /// What is wrong with it.
-        source: draught_oci::ParseError,
+        source: Box<draught_oci::ParseError>,
     },
     /// An answer makes no sense.
     #[error("{host} gave no sensible answer: {what}")]
@@ -203,7 +203,7 @@ pub enum SourceError {
         /// The index.
         what: String,
         /// What was wanted.
-        platform: draught_oci::Platform,
+        platform: Box<draught_oci::Platform>,
         /// What there is.
         available: String,
     },

@@ -62,7 +62,7 @@ impl RegistryRepository {
             let index = Document::<Index>::parse(body, &Limits::default()).map_err(|source| {
                 SourceError::Document {
                     what: format!("{}, referrers of {subject}", self.label()),
-                    source,
+                    source: Box::new(source),
                 }
             })?;
             found.extend(index.content().manifests.iter().cloned());

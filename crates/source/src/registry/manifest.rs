@@ -51,8 +51,10 @@ impl RegistryRepository {
             "application/json" | "text/plain" | "application/octet-stream" => String::new(),
             _ => media_type,
         };
-        Any::parse(body.to_vec(), &media_type, &limits)
-            .map_err(|source| SourceError::Document { what, source })
+        Any::parse(body.to_vec(), &media_type, &limits).map_err(|source| SourceError::Document {
+            what,
+            source: Box::new(source),
+        })
     }
 
     /// Writes a manifest or index, under a tag or only under its digest. A subject is made known to

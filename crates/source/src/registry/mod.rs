@@ -8,3 +8,4 @@ mod range;
 mod read;
 
 pub use client::{Client, RegistryRepository};
+pub(crate) use range::check as check_range;

@@ -1,0 +1,184 @@
+//! Writing a layout: a blob or index is there whole or not at all.
+
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+
+use draught_digest::{Digest, Hasher};
+use draught_oci::{Any, Descriptor, Document, Index, Selector, annotation};
+
+use super::reader::{INDEX_FILE, Layout, MARKER_FILE, VERSION};
+use crate::error::SourceError;
+use crate::payload::{Payload, Pushed};
+
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 1 << 20;
+
+/// Blobs and indexes are for everyone to read, as other tools write them.
+const MODE: u32 = 0o644;
+
+impl Layout {
+    /// Opens a layout, and makes the directory one if it isn't there or is empty.
+    ///
+    /// # Errors
+    /// When the directory is something else, or can't be written.
+    pub fn create(dir: &Path) -> Result<Self, SourceError> {
+        fs_err::create_dir_all(dir)?;
+        if fs_err::read_dir(dir)?.next().is_some() {
+            return Self::open(dir);
+        }
+        let layout = Self {
+            dir: dir.to_owned(),
+        };
+        layout.write_index(Index::new(Vec::new()))?;
+        let marker = format!("{{\"imageLayoutVersion\":\"{VERSION}\"}}");
+        // Last: a directory with the marker is a whole layout.
+        replace(&dir.join(MARKER_FILE), marker.as_bytes())?;
+        Ok(layout)
+    }
+
+    pub(crate) fn push_blob(
+        &self,
+        descriptor: &Descriptor,
+        payload: &Payload,
+    ) -> Result<Pushed, SourceError> {
+        if self.has_blob(&descriptor.digest)? {
+            return Ok(Pushed::Existed);
+        }
+        match payload {
+            Payload::Bytes(bytes) => self.write_blob(descriptor, &mut bytes.as_ref())?,
+            Payload::File(path) => {
+                let mut file = fs_err::File::open(path)?;
+                self.write_blob(descriptor, &mut file)?;
+            }
+        }
+        Ok(Pushed::Written)
+    }
+
+    /// Writes a blob, verified on the way.
+    fn write_blob(
+        &self,
+        descriptor: &Descriptor,
+        from: &mut dyn io::Read,
+    ) -> Result<(), SourceError> {
+        let path = self.blob_path(&descriptor.digest);
+        let mut hasher = Hasher::new(descriptor.digest.algorithm());
+        let mut bytes: u64 = 0;
+        replace_with(&path, |out| {
+            let mut buffer = vec![0; COPY_BYTES];
+            // One more than there should be tells that there is too much.
+            let mut from = from.take(descriptor.size.saturating_add(1));
+            loop {
+                let read = from.read(&mut buffer)?;
+                let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else {
+                    break;
+                };
+                hasher.update(piece);
+                out.write_all(piece)?;
+                bytes = bytes.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+            }
+            if bytes != descriptor.size {
+                return Err(SourceError::Size {
+                    digest: descriptor.digest,
+                    expected: descriptor.size,
+                    got: bytes,
+                });
+            }
+            let got = hasher.finish();
+            if got != descriptor.digest {
+                return Err(SourceError::Mismatch {
+                    digest: descriptor.digest,
+                    got,
+                    bytes,
+                });
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn put_manifest(
+        &self,
+        tag: Option<&str>,
+        document: &Any,
+    ) -> Result<(), SourceError> {
+        let descriptor = document.descriptor();
+        if !self.has_blob(&descriptor.digest)? {
+            self.write_blob(&descriptor, &mut document.bytes())?;
+        }
+        // Without a tag it is a part of an index, which lists it; what has a subject nobody else lists.
+        if tag.is_none() && document.subject().is_none() {
+            return Ok(());
+        }
+        let mut entry = descriptor;
+        if let Some(tag) = tag {
+            entry = entry.with_annotation(annotation::REF_NAME, tag);
+        }
+        if let Any::Manifest(manifest) = document {
+            entry.artifact_type = manifest.artifact_type.clone();
+        }
+        self.change_index(|index| {
+            index.manifests.retain(|image| match tag {
+                Some(tag) => image.annotation(annotation::REF_NAME) != Some(tag),
+                None => image.digest != entry.digest,
+            });
+            index.manifests.push(entry);
+        })
+    }
+
+    pub(crate) fn delete_manifest(&self, selector: &Selector) -> Result<(), SourceError> {
+        let digest = self.manifest(selector)?.digest();
+        self.change_index(|index| {
+            index.manifests.retain(|image| match selector {
+                Selector::Tag(tag) => image.annotation(annotation::REF_NAME) != Some(tag),
+                Selector::Digest(digest) => image.digest != *digest,
+            });
+        })?;
+        match selector {
+            Selector::Tag(_) => Ok(()),
+            Selector::Digest(_) => self.delete_blob(&digest),
+        }
+    }
+
+    pub(crate) fn delete_blob(&self, digest: &Digest) -> Result<(), SourceError> {
+        fs_err::remove_file(self.blob_path(digest))?;
+        Ok(())
+    }
+
+    /// Changes the index, alone among all who do.
+    fn change_index(&self, change: impl FnOnce(&mut Index)) -> Result<(), SourceError> {
+        let dir = fs_err::File::open(&self.dir)?;
+        // Of the directory itself: a file of ours has no place in a layout. It ends with the descriptor.
+        dir.file().lock()?;
+        let mut index = self.index()?.content().clone();
+        change(&mut index);
+        self.write_index(index)
+    }
+
+    fn write_index(&self, index: Index) -> Result<(), SourceError> {
+        replace(&self.dir.join(INDEX_FILE), Document::write(index).bytes())
+    }
+}
+
+/// Replaces a file by these bytes.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), SourceError> {
+    replace_with(path, |out| Ok(out.write_all(bytes)?))
+}
+
+/// Replaces a file by what is written, once it is all written and on disk.
+fn replace_with(
+    path: &Path,
+    write: impl FnOnce(&mut std::fs::File) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs_err::create_dir_all(dir)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".draught-")
+        .permissions(std::fs::Permissions::from_mode(MODE))
+        .tempfile_in(dir)?;
+    write(file.as_file_mut())?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    fs_err::File::open(dir)?.sync_all()?;
+    Ok(())
+}

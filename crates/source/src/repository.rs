@@ -1,0 +1,327 @@
+//! One seam over all places that images are in.
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use draught_digest::Digest;
+use draught_oci::{Any, Content, Descriptor, Document, Limits, Location, Selector};
+use futures_util::future::BoxFuture;
+
+use crate::archive::Archive;
+use crate::error::SourceError;
+use crate::layout::Layout;
+use crate::local;
+use crate::payload::{Payload, Pushed};
+use crate::registry::{Client, RegistryRepository};
+use crate::stream::BlobStream;
+
+/// The tag that is written when none was named.
+const DEFAULT_TAG: &str = "latest";
+
+/// Where a blob can be read from, a range at a time: what a lazily read device needs, and no more.
+pub trait Source: Send + Sync + fmt::Debug {
+    /// Its name for people.
+    fn label(&self) -> String;
+
+    /// Reads a range of a blob: all of it or an error, in one try. The bytes are not verified.
+    ///
+    /// # Errors
+    /// [`SourceError::class`] says whether to try again, to try elsewhere, or to give up.
+    fn read_range<'a>(
+        &'a self,
+        blob: &'a Digest,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Bytes, SourceError>>;
+}
+
+/// A repository of a registry, an OCI layout, or an image in a docker archive. Clones are the same place.
+#[derive(Debug, Clone)]
+pub enum Repository {
+    /// In a registry.
+    Registry(RegistryRepository),
+    /// A directory.
+    Layout(Layout),
+    /// A file; read only.
+    Archive(Archive),
+}
+
+impl Client {
+    /// Opens what a location names, to read: where it is and which image in it.
+    ///
+    /// # Errors
+    /// When a local one isn't there or isn't what it should be. A registry is not asked anything yet.
+    pub async fn open(&self, location: &Location) -> Result<(Repository, Selector), SourceError> {
+        match location.clone() {
+            Location::Registry(reference) => {
+                let repository = self.registry(reference.host(), reference.repository())?;
+                Ok((Repository::Registry(repository), reference.selector()))
+            }
+            Location::OciLayout { dir, selector } => {
+                local::run(move || {
+                    let layout = Layout::open(&dir)?;
+                    let selector = match selector {
+                        Some(selector) => selector,
+                        None => layout.only()?,
+                    };
+                    Ok((Repository::Layout(layout), selector))
+                })
+                .await
+            }
+            Location::DockerArchive { file, reference } => {
+                local::run(move || {
+                    let archive = Archive::open(&file, reference.as_ref())?;
+                    let selector = archive.only();
+                    Ok((Repository::Archive(archive), selector))
+                })
+                .await
+            }
+            Location::Directory { .. } => Err(SourceError::Unsupported {
+                what: "reading manifests and blobs",
+                kind: "a root file system (dir:)",
+            }),
+        }
+    }
+
+    /// Opens what a location names, to write: where it is and under which tag. A layout that isn't there is
+    /// made.
+    ///
+    /// # Errors
+    /// When a local one can't be written, and for locations that can't be written to.
+    pub async fn create(&self, location: &Location) -> Result<(Repository, String), SourceError> {
+        let tag = |selector| match selector {
+            Selector::Tag(tag) => Ok(tag),
+            Selector::Digest(_) => Err(SourceError::Unsupported {
+                what: "choosing the digest of what is written (name a tag instead)",
+                kind: "a destination",
+            }),
+        };
+        match location.clone() {
+            Location::Registry(reference) => {
+                let repository = self.registry(reference.host(), reference.repository())?;
+                Ok((Repository::Registry(repository), tag(reference.selector())?))
+            }
+            Location::OciLayout { dir, selector } => {
+                let tag = selector.map_or_else(|| Ok(DEFAULT_TAG.to_owned()), tag)?;
+                let layout = local::run(move || Layout::create(&dir)).await?;
+                Ok((Repository::Layout(layout), tag))
+            }
+            Location::DockerArchive { .. } => Err(unwritable("a docker archive (use oci:DIR)")),
+            Location::Directory { .. } => Err(unwritable("a root file system (dir:)")),
+        }
+    }
+}
+
+/// The error for what can only be read.
+fn unwritable(kind: &'static str) -> SourceError {
+    SourceError::Unsupported {
+        what: "writing",
+        kind,
+    }
+}
+
+/// Why an archive can't be written.
+fn archive_is_read_only<T>() -> Result<T, SourceError> {
+    Err(unwritable("a docker archive (use oci:DIR)"))
+}
+
+impl Repository {
+    /// Fetches a manifest or index, verified.
+    ///
+    /// # Errors
+    /// Of every class.
+    pub async fn manifest(&self, selector: &Selector) -> Result<Any, SourceError> {
+        match self {
+            Self::Registry(registry) => registry.manifest(selector).await,
+            Self::Layout(layout) => {
+                let (layout, selector) = (layout.clone(), selector.clone());
+                local::run(move || layout.manifest(&selector)).await
+            }
+            Self::Archive(archive) => archive.manifest(selector),
+        }
+    }
+
+    /// Writes a manifest or index: under a tag, or as part of an index or about a subject without one.
+    ///
+    /// # Errors
+    /// Of every class.
+    pub async fn put_manifest(&self, tag: Option<&str>, document: &Any) -> Result<(), SourceError> {
+        match self {
+            Self::Registry(registry) => registry.put_manifest(tag, document).await,
+            Self::Layout(layout) => {
+                let (layout, document) = (layout.clone(), document.clone());
+                let tag = tag.map(str::to_owned);
+                local::run(move || layout.put_manifest(tag.as_deref(), &document)).await
+            }
+            Self::Archive(_) => archive_is_read_only(),
+        }
+    }
+
+    /// A blob as a stream, verified at its end.
+    ///
+    /// # Errors
+    /// Of every class; those of a registry come from the stream.
+    pub async fn blob(&self, descriptor: &Descriptor) -> Result<BlobStream, SourceError> {
+        match self {
+            Self::Registry(registry) => Ok(registry.blob(descriptor)),
+            Self::Layout(layout) => {
+                let (layout, digest) = (layout.clone(), descriptor.digest);
+                local::run(move || layout.blob(&digest))
+                    .await?
+                    .stream(descriptor)
+            }
+            Self::Archive(archive) => archive.blob(&descriptor.digest)?.stream(descriptor),
+        }
+    }
+
+    /// A small blob that is a document, such as an image configuration.
+    ///
+    /// # Errors
+    /// Of every class.
+    pub async fn document<T: Content>(
+        &self,
+        descriptor: &Descriptor,
+    ) -> Result<Document<T>, SourceError> {
+        let limits = Limits::default();
+        let bytes = match &descriptor.data {
+            // Verified when the descriptor was parsed.
+            Some(data) => data.clone(),
+            None => {
+                let stream = self.blob(descriptor).await?;
+                stream.into_bytes(limits.document_bytes_max).await?.to_vec()
+            }
+        };
+        Document::parse(bytes, &limits).map_err(|source| SourceError::Document {
+            what: format!("{}, {} {}", self.label(), T::KIND, descriptor.digest),
+            source: Box::new(source),
+        })
+    }
+
+    /// Whether a blob is there.
+    ///
+    /// # Errors
+    /// Of every class but not found.
+    pub async fn has_blob(&self, digest: &Digest) -> Result<bool, SourceError> {
+        match self {
+            Self::Registry(registry) => registry.has_blob(digest).await,
+            Self::Layout(layout) => {
+                let (layout, digest) = (layout.clone(), *digest);
+                local::run(move || layout.has_blob(&digest)).await
+            }
+            Self::Archive(archive) => Ok(archive.has_blob(digest)),
+        }
+    }
+
+    /// Makes a blob be there, see [`RegistryRepository::push_blob`].
+    ///
+    /// # Errors
+    /// Of every class.
+    pub async fn push_blob(
+        &self,
+        descriptor: &Descriptor,
+        payload: &Payload,
+        mount_from: &[String],
+    ) -> Result<Pushed, SourceError> {
+        match self {
+            Self::Registry(registry) => registry.push_blob(descriptor, payload, mount_from).await,
+            Self::Layout(layout) => {
+                let (layout, descriptor) = (layout.clone(), descriptor.clone());
+                let payload = payload.clone();
+                local::run(move || layout.push_blob(&descriptor, &payload)).await
+            }
+            Self::Archive(_) => archive_is_read_only(),
+        }
+    }
+
+    /// Deletes a tag, or a manifest and all its tags.
+    ///
+    /// # Errors
+    /// Of every class.
+    pub async fn delete_manifest(&self, selector: &Selector) -> Result<(), SourceError> {
+        match self {
+            Self::Registry(registry) => registry.delete_manifest(selector).await,
+            Self::Layout(layout) => {
+                let (layout, selector) = (layout.clone(), selector.clone());
+                local::run(move || layout.delete_manifest(&selector)).await
+            }
+            Self::Archive(_) => archive_is_read_only(),
+        }
+    }
+
+    /// Deletes a blob.
+    ///
+    /// # Errors
+    /// Of every class.
+    pub async fn delete_blob(&self, digest: &Digest) -> Result<(), SourceError> {
+        match self {
+            Self::Registry(registry) => registry.delete_blob(digest).await,
+            Self::Layout(layout) => {
+                let (layout, digest) = (layout.clone(), *digest);
+                local::run(move || layout.delete_blob(&digest)).await
+            }
+            Self::Archive(_) => archive_is_read_only(),
+        }
+    }
+
+    /// All tags.
+    ///
+    /// # Errors
+    /// Of every class.
+    pub async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        match self {
+            Self::Registry(registry) => registry.tags().await,
+            Self::Layout(layout) => {
+                let layout = layout.clone();
+                local::run(move || layout.tags()).await
+            }
+            Self::Archive(archive) => Ok(archive.tags()),
+        }
+    }
+
+    /// Manifests whose subject is `subject`.
+    ///
+    /// # Errors
+    /// Of every class but not found.
+    pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, SourceError> {
+        match self {
+            Self::Registry(registry) => registry.referrers(subject).await,
+            Self::Layout(layout) => {
+                let (layout, subject) = (layout.clone(), *subject);
+                local::run(move || layout.referrers(&subject)).await
+            }
+            Self::Archive(_) => Ok(Vec::new()),
+        }
+    }
+}
+
+impl Source for Repository {
+    fn label(&self) -> String {
+        match self {
+            Self::Registry(registry) => registry.label(),
+            Self::Layout(layout) => layout.label(),
+            Self::Archive(archive) => archive.label(),
+        }
+    }
+
+    fn read_range<'a>(
+        &'a self,
+        blob: &'a Digest,
+        range: Range<u64>,
+    ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
+        match self {
+            Self::Registry(registry) => Box::pin(registry.read_range(blob, range)),
+            Self::Layout(layout) => {
+                let (layout, digest) = (layout.clone(), *blob);
+                Box::pin(local::run(move || {
+                    layout.blob(&digest)?.read(&digest, &range)
+                }))
+            }
+            Self::Archive(archive) => {
+                let (archive, digest) = (archive.clone(), *blob);
+                Box::pin(local::run(move || {
+                    archive.blob(&digest)?.read(&digest, &range)
+                }))
+            }
+        }
+    }
+}
