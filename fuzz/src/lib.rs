@@ -10,6 +10,7 @@ mod archive;
 mod document;
 mod image;
 pub mod mutate;
+mod rafs;
 mod seed;
 
 /// A decoder and inputs to begin with.
@@ -54,5 +55,15 @@ pub const TARGETS: &[Target] = &[
         name: "erofs",
         check: image::erofs,
         seeds: seed::erofs_images,
+    },
+    Target {
+        name: "bootstrap",
+        check: rafs::bootstrap,
+        seeds: seed::bootstraps,
+    },
+    Target {
+        name: "blob",
+        check: rafs::blob,
+        seeds: seed::blobs,
     },
 ];

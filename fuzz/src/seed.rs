@@ -1,9 +1,11 @@
 //! Inputs that are well-formed.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use draught_codec::Encoder;
 use draught_erofs::{Options, Placement};
+use draught_packer::{ImagePacker, LayerInput, PackOptions};
+use draught_rafs::bootstrap;
 use draught_tar::Writer;
 use draught_tree::{Compression, Entry, EntryKind, Limits, Meta, Tree};
 
@@ -171,4 +173,53 @@ pub(crate) fn erofs_images() -> Vec<Vec<u8>> {
     let placement = Placement::of_blobs(&tree.map);
     draught_erofs::write(&tree, &placement, &Options::default(), &mut image).expect("a good tree");
     vec![image]
+}
+
+/// An image packed with and without batches: its blob and its bootstrap.
+fn packed() -> Vec<(Vec<u8>, Vec<u8>)> {
+    let pack = |batch_bytes| {
+        let options = PackOptions {
+            batch_bytes,
+            ..PackOptions::default()
+        };
+        let mut packer = ImagePacker::new(options.clone()).expect("good options");
+        let (_, blob) = packer
+            .add_layer(LayerInput::new(&*tar()), &())
+            .expect("a good layer");
+        let mut stored = Vec::new();
+        let mut file = blob
+            .expect("new content")
+            .content
+            .into_file()
+            .expect("a file");
+        file.read_to_end(&mut stored).expect("a file");
+        let packed = packer.finish().expect("a good image");
+        let chunk_indexes = bootstrap::chunk_indexes_in_order(&packed.tree);
+        let input = bootstrap::Input {
+            tree: &packed.tree,
+            blobs: &packed.blobs,
+            chunk_indexes: &chunk_indexes,
+            prefetch: &[],
+        };
+        let how = bootstrap::Options {
+            chunk_bytes: options.chunk_bytes,
+            compression: options.compression,
+            digester: options.digester,
+        };
+        let mut written = Vec::new();
+        bootstrap::write(&input, &how, &mut written).expect("a good tree");
+        (stored, written)
+    };
+    vec![pack(0), pack(128 << 10)]
+}
+
+pub(crate) fn blobs() -> Vec<Vec<u8>> {
+    packed().into_iter().map(|(blob, _)| blob).collect()
+}
+
+pub(crate) fn bootstraps() -> Vec<Vec<u8>> {
+    packed()
+        .into_iter()
+        .map(|(_, bootstrap)| bootstrap)
+        .collect()
 }

@@ -63,4 +63,4 @@ macro_rules! targets {
     };
 }
 
-targets! { tar layer extent document location erofs }
+targets! { tar layer extent document location erofs bootstrap blob }
