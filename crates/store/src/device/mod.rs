@@ -8,6 +8,11 @@ mod map;
 mod open;
 mod storage;
 
+#[cfg(test)]
+mod sim;
+#[cfg(test)]
+mod tests;
+
 pub use file::Device;
 pub(crate) use format::BootId;
 pub use format::{BLOCK_BYTES, DEVICE_BYTES_MAX};
