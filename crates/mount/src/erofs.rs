@@ -182,3 +182,21 @@ pub fn unmount(target: &Path) -> Result<(), MountError> {
         None,
     ))
 }
+
+/// Takes what is mounted on `target` out of the directory tree even if somebody uses it.
+///
+/// # Errors
+/// [`MountError::Refused`], with `EINVAL` if nothing is mounted there.
+pub fn detach(target: &Path) -> Result<(), MountError> {
+    rustix::mount::unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH).map_err(refused(
+        "to detach",
+        target,
+        None,
+    ))
+}
+
+/// Whether the filesystem of that device number is there, mounted or still in use.
+#[must_use]
+pub fn is_alive(device_number: u64) -> bool {
+    Path::new(&format!("/sys/class/bdi/erofs-{device_number}")).exists()
+}

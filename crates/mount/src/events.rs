@@ -67,11 +67,21 @@ impl Listener {
         for index in 0..AREAS {
             let area = self.journal.area(index);
             for event in fanotify::parse(&area.copy_all()) {
-                let Event { descriptor, offset, count, .. } = event;
+                let Event {
+                    descriptor,
+                    offset,
+                    count,
+                    ..
+                } = event;
                 if descriptor >= 0 && !self.journal.is_noted(descriptor) {
                     // Whoever took it died before it asked which file the event is about.
                     let inode = UNKNOWN_INODE;
-                    let noted = self.journal.note(&Pending { descriptor, inode, offset, count });
+                    let noted = self.journal.note(&Pending {
+                        descriptor,
+                        inode,
+                        offset,
+                        count,
+                    });
                     debug_assert!(noted, "descriptor numbers are below the journal's size");
                 }
             }
@@ -79,11 +89,25 @@ impl Listener {
         }
         let pending = self.journal.pending().into_iter();
         pending
-            .map(|Pending { descriptor, inode, offset, count }| {
-                let ours = fanotify::reserve_number(descriptor).map_err(ListenerError::Group)?;
-                let inode = Some(inode).filter(|inode| *inode != UNKNOWN_INODE);
-                Ok(Read { descriptor, inode, offset, count, ours })
-            })
+            .map(
+                |Pending {
+                     descriptor,
+                     inode,
+                     offset,
+                     count,
+                 }| {
+                    let ours =
+                        fanotify::reserve_number(descriptor).map_err(ListenerError::Group)?;
+                    let inode = Some(inode).filter(|inode| *inode != UNKNOWN_INODE);
+                    Ok(Read {
+                        descriptor,
+                        inode,
+                        offset,
+                        count,
+                        ours,
+                    })
+                },
+            )
             .collect()
     }
 

@@ -52,6 +52,12 @@ impl CredentialFiles {
         Self::of(Self::paths(|name| env::var_os(name), uid))
     }
 
+    /// The files, in the order in which they are looked into: paths only, no secrets.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
     /// The files of an environment.
     pub(super) fn paths(env: impl Fn(&str) -> Option<OsString>, uid: u32) -> Vec<PathBuf> {
         let dir = |name| {

@@ -1,0 +1,448 @@
+//! Fault → Fetch → Ready: the kernel's reads, the planner, the network and the store, joined.
+//!
+//! The planner decides and does nothing; everything that is done is done here. Whoever changes the
+//! planner's state (a listener thread with a fault, a task with a fetch's outcome, the clock) then calls
+//! [`Engine::pump`], which starts what is to be fetched and answers who is to be answered.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use draught_digest::Digest;
+use draught_fill::{DeviceId, DeviceMap, Failure, Fault, Fetch, Planner, Ready};
+use draught_mount::{Listener, Read};
+use draught_source::{Class, Source, SourceError};
+use draught_store::Device;
+use draught_tree::BLOCK_BYTES;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use crate::fill::{Unfilled, fill};
+
+/// What a worker serves: a device, what belongs on it and where that can be had.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) id: DeviceId,
+    pub(crate) inode: u64,
+    pub(crate) device: Arc<Device>,
+    pub(crate) map: Arc<DeviceMap>,
+    pub(crate) blob: Digest,
+    /// One for each image that has it, the longest attached first.
+    sources: RwLock<Vec<Arc<dyn Source>>>,
+    /// Extents that are not present.
+    missing: AtomicUsize,
+    pub(crate) stats: Stats,
+}
+
+/// Counts since the worker started.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) bytes_fetched: AtomicU64,
+    pub(crate) faults: AtomicU64,
+    pub(crate) last_error: Mutex<Option<String>>,
+    /// Extents whose corruption was logged: once is enough until they are right.
+    complained: Mutex<BTreeSet<u32>>,
+    /// Whether the last fetch failed: what changes is logged, not every attempt.
+    down: AtomicBool,
+}
+
+/// A read that is waited for, in one device or, if nobody knows which, in all of them.
+#[derive(Debug)]
+struct Waiting {
+    read: Read,
+    remaining: usize,
+    failure: Option<io::ErrorKind>,
+}
+
+#[derive(Debug)]
+struct Plan {
+    planner: Planner,
+    waiting: HashMap<u64, Waiting>,
+    /// Which read a planner's token is for.
+    tokens: HashMap<u64, u64>,
+    next: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    listener: Listener,
+    runtime: tokio::runtime::Handle,
+    epoch: Instant,
+    plan: Mutex<Plan>,
+    by_inode: RwLock<HashMap<u64, Arc<Served>>>,
+    by_id: RwLock<HashMap<DeviceId, Arc<Served>>>,
+    clock: Notify,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        listener: Listener,
+        runtime: tokio::runtime::Handle,
+        settings: draught_fill::Settings,
+    ) -> Arc<Self> {
+        let plan = Plan {
+            planner: Planner::new(settings),
+            waiting: HashMap::new(),
+            tokens: HashMap::new(),
+            next: 0,
+        };
+        Arc::new(Self {
+            listener,
+            runtime,
+            epoch: Instant::now(),
+            plan: Mutex::new(plan),
+            by_inode: RwLock::default(),
+            by_id: RwLock::default(),
+            clock: Notify::new(),
+        })
+    }
+
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Handle {
+        &self.runtime
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Serves a device from now on.
+    pub(crate) fn add(&self, served: Served) -> Arc<Served> {
+        let served = Arc::new(served);
+        let device = &served.device;
+        self.plan
+            .lock()
+            .planner
+            .add_device(served.id, Arc::clone(&served.map), |range| {
+                device.is_present(range)
+            });
+        self.by_id.write().insert(served.id, Arc::clone(&served));
+        self.by_inode
+            .write()
+            .insert(served.inode, Arc::clone(&served));
+        served
+    }
+
+    /// Serves a device no longer; nothing that could raise events may refer to it any more.
+    pub(crate) fn remove(&self, id: DeviceId) {
+        if let Some(served) = self.by_id.write().remove(&id) {
+            self.by_inode.write().remove(&served.inode);
+        }
+        self.plan.lock().planner.remove_device(id);
+    }
+
+    pub(crate) fn served(&self, id: DeviceId) -> Option<Arc<Served>> {
+        self.by_id.read().get(&id).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Served>> {
+        self.by_id.read().values().cloned().collect()
+    }
+
+    /// Takes reads from the kernel and answers or plans them.
+    pub(crate) fn on_reads(self: &Arc<Self>, reads: Vec<Read>) {
+        let mut planned = false;
+        for read in reads {
+            planned |= self.on_read(read);
+        }
+        if planned {
+            self.pump();
+        }
+    }
+
+    /// Whether the planner has it now.
+    fn on_read(&self, read: Read) -> bool {
+        let Some(inode) = read.inode else {
+            // A worker died between taking this event and asking which file it is about. Whichever it
+            // is: when the range is there in all of them, it is there in that one.
+            tracing::warn!(
+                offset = read.offset,
+                count = read.count,
+                "filling for an unknown device"
+            );
+            let all = self.all();
+            self.plan_faults(read, &all);
+            return true;
+        };
+        let Some(served) = self.by_inode.read().get(&inode).cloned() else {
+            tracing::error!(inode, "a read of a device that no attached image has");
+            self.answer(&read, Err(io::ErrorKind::NotFound));
+            return false;
+        };
+        if served.device.is_present(served.clamp(&read)) {
+            self.answer(&read, Ok(()));
+            return false;
+        }
+        served.stats.faults.fetch_add(1, Ordering::Relaxed);
+        self.plan_faults(read, std::slice::from_ref(&served));
+        true
+    }
+
+    fn plan_faults(&self, read: Read, devices: &[Arc<Served>]) {
+        let now = self.now_ms();
+        if devices.is_empty() {
+            self.answer(&read, Err(io::ErrorKind::NotFound));
+            return;
+        }
+        let mut plan = self.plan.lock();
+        let waiting = plan.next;
+        plan.next += 1;
+        plan.waiting.insert(
+            waiting,
+            Waiting {
+                read,
+                remaining: devices.len(),
+                failure: None,
+            },
+        );
+        for served in devices {
+            let token = plan.next;
+            plan.next += 1;
+            plan.tokens.insert(token, waiting);
+            let range = served.clamp(&read);
+            plan.planner.fault(
+                now,
+                Fault {
+                    device: served.id,
+                    range,
+                    token,
+                },
+            );
+        }
+    }
+
+    fn answer(&self, read: &Read, result: Result<(), io::ErrorKind>) {
+        if let Err(error) = self.listener.answer(read, result) {
+            tracing::error!(%error, "a reader could not be answered");
+        }
+    }
+
+    /// Starts all fetches that are due and answers all readers that can be.
+    pub(crate) fn pump(self: &Arc<Self>) {
+        let now = self.now_ms();
+        let mut answers = Vec::new();
+        {
+            let mut plan = self.plan.lock();
+            while let Some(fetch) = plan.planner.next_fetch(now) {
+                let engine = Arc::clone(self);
+                drop(self.runtime.spawn(async move { engine.fetch(fetch).await }));
+            }
+            while let Some(ready) = plan.planner.next_ready() {
+                answers.extend(self.settle(&mut plan, ready));
+            }
+        }
+        for (read, result) in answers {
+            self.answer(&read, result);
+        }
+        self.clock.notify_one();
+    }
+
+    fn settle(&self, plan: &mut Plan, ready: Ready) -> Option<(Read, Result<(), io::ErrorKind>)> {
+        let id = plan.tokens.remove(&ready.token)?;
+        let waiting = plan.waiting.get_mut(&id)?;
+        waiting.remaining -= 1;
+        if let Err(failure) = &ready.result {
+            waiting.failure = Some(match failure {
+                Failure::NoSpace => io::ErrorKind::StorageFull,
+                _ => io::ErrorKind::Other,
+            });
+        }
+        if waiting.remaining > 0 {
+            return None;
+        }
+        let waiting = plan.waiting.remove(&id)?;
+        Some((waiting.read, waiting.failure.map_or(Ok(()), Err)))
+    }
+
+    /// Calls the planner back when a retry or a deadline is due. Runs for ever.
+    pub(crate) async fn keep_time(self: Arc<Self>) {
+        loop {
+            let due = self.plan.lock().planner.next_timeout();
+            let changed = self.clock.notified();
+            match due {
+                None => changed.await,
+                Some(due) => {
+                    let wait = Duration::from_millis(due.saturating_sub(self.now_ms()));
+                    tokio::select! {
+                        () = changed => continue,
+                        () = tokio::time::sleep(wait) => {}
+                    }
+                    let now = self.now_ms();
+                    self.plan.lock().planner.timeout(now);
+                    self.pump();
+                }
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Carries out a fetch, fills, and reports.
+    async fn fetch(self: Arc<Self>, fetch: Fetch) {
+        let outcome = match self.served(fetch.device) {
+            None => Err(Failure::Device),
+            Some(served) => match served.read(fetch.range.clone()).await {
+                Err(failure) => Err(failure),
+                Ok(stored) => {
+                    let (extents, start) = (fetch.extents.clone(), fetch.range.start);
+                    let filling = Arc::clone(&served);
+                    let filled = tokio::task::spawn_blocking(move || {
+                        fill(&filling.device, &filling.map, extents, start, &stored)
+                    });
+                    match filled.await {
+                        Ok(unfilled) => {
+                            served.note(&fetch.extents, &unfilled);
+                            self.unmark_if_complete(&served);
+                            Ok(unfilled
+                                .iter()
+                                .map(|one| (one.extent, one.failure))
+                                .collect())
+                        }
+                        Err(_) => Err(Failure::Device),
+                    }
+                }
+            },
+        };
+        let now = self.now_ms();
+        self.plan.lock().planner.fetched(now, fetch.id, outcome);
+        self.pump();
+    }
+
+    /// A device that has everything raises no events any more: reads cost what a local image's cost.
+    pub(crate) fn unmark_if_complete(&self, served: &Served) {
+        if !served.is_complete() {
+            return;
+        }
+        match self.listener.unmark(&served.device.as_fd()) {
+            Ok(()) => tracing::info!(blob = %served.blob, "a device is complete"),
+            Err(error) => tracing::warn!(%error, "a complete device stays marked"),
+        }
+    }
+
+    /// Makes everything that was filled durable.
+    pub(crate) fn sync(&self) {
+        for served in self.all() {
+            if let Err(error) = served.device.sync() {
+                tracing::error!(%error, blob = %served.blob, "a device could not be made durable");
+            }
+        }
+    }
+}
+
+impl Served {
+    pub(crate) fn new(
+        id: DeviceId,
+        device: Arc<Device>,
+        map: Arc<DeviceMap>,
+        blob: Digest,
+    ) -> Self {
+        let present = |extent| {
+            map.chunks_of(extent)
+                .iter()
+                .all(|chunk| device.is_present(chunk.blocks()))
+        };
+        let missing = map
+            .extents()
+            .iter()
+            .filter(|extent| !present(extent))
+            .count();
+        Self {
+            id,
+            inode: device.inode(),
+            device,
+            map,
+            blob,
+            sources: RwLock::default(),
+            missing: AtomicUsize::new(missing),
+            stats: Stats::default(),
+        }
+    }
+
+    /// One more source for it.
+    pub(crate) fn add_source(&self, source: Arc<dyn Source>) {
+        self.sources.write().push(source);
+    }
+
+    /// Whether every chunk is there.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.missing.load(Ordering::Acquire) == 0
+    }
+
+    /// Reads stored bytes of the blob from the first source that has them.
+    async fn read(&self, range: Range<u64>) -> Result<Bytes, Failure> {
+        let sources = self.sources.read().clone();
+        let mut failure = Failure::Refused;
+        for source in sources {
+            match source.read_range(&self.blob, range.clone()).await {
+                Ok(bytes) => {
+                    let len = bytes.len() as u64;
+                    self.stats.bytes_fetched.fetch_add(len, Ordering::Relaxed);
+                    if self.stats.down.swap(false, Ordering::Relaxed) {
+                        tracing::info!(blob = %self.blob, "the source is back");
+                    }
+                    return Ok(bytes);
+                }
+                Err(error) => {
+                    failure = failure_of(&error);
+                    let error = &error as &dyn std::error::Error;
+                    if !self.stats.down.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(blob = %self.blob, ?range, error, "a fetch failed");
+                    }
+                    *self.stats.last_error.lock() = Some(error.to_string());
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    /// Counts what was filled, and logs what could not be, each extent once.
+    fn note(&self, extents: &Range<u32>, unfilled: &[Unfilled]) {
+        let filled = extents.len().saturating_sub(unfilled.len());
+        self.missing.fetch_sub(filled, Ordering::AcqRel);
+        let mut complained = self.stats.complained.lock();
+        if unfilled.is_empty() {
+            for extent in extents.clone() {
+                complained.remove(&extent);
+            }
+            return;
+        }
+        for one in unfilled {
+            if complained.insert(one.extent) {
+                tracing::error!(blob = %self.blob, why = one.why, "a chunk is not shown: reads of it fail");
+            }
+            *self.stats.last_error.lock() = Some(format!("blob {}: {}", self.blob, one.why));
+        }
+    }
+
+    /// The part of a device that a read is about: whole blocks, not beyond the end. A read whose size the
+    /// kernel does not tell is about everything from its offset on that one readahead could want.
+    fn clamp(&self, read: &Read) -> Range<u64> {
+        let end = self.device.bytes();
+        let count = if read.count == 0 {
+            BLOCK_BYTES
+        } else {
+            read.count
+        };
+        let start = read.offset.min(end);
+        start..read.offset.saturating_add(count).min(end)
+    }
+}
+
+/// What an error of a source means for the planner.
+fn failure_of(error: &SourceError) -> Failure {
+    match error.class() {
+        Class::Unavailable { retry_after } => Failure::Unavailable {
+            retry_after_ms: retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
+        },
+        Class::Corrupt => Failure::Corrupt,
+        Class::Denied | Class::NotFound | Class::Refused => Failure::Refused,
+    }
+}

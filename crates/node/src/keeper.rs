@@ -1,0 +1,369 @@
+//! The keeper: it owns what must outlive a crash, and does nothing else.
+//!
+//! One thread, no network, no decoder. It holds the fanotify group, the journal, the listening socket
+//! and the write descriptors of all devices; it starts the worker, hands them to it, and starts the next
+//! one when it dies. If the keeper itself is killed, its worker notices, and turns into the keeper.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use draught_sys::fanotify::Group;
+use draught_sys::journal::Journal;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::FlockOperation;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::guard;
+use crate::handover::{self, Key, Received, ToKeeper, ToWorker};
+use crate::layout::Layout;
+
+/// Deaths of workers that never served, in a row, before the keeper begins to wait in between.
+const EAGER_RESTARTS: u32 = 3;
+/// Longest wait between two starts.
+const RESTART_DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// Why a keeper can't start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeeperError {
+    /// Another one runs.
+    #[error("a daemon already runs for {root:?}")]
+    Running {
+        /// The state directory.
+        root: std::path::PathBuf,
+    },
+    /// No pre-content events here.
+    #[error(
+        "no fanotify group for pre-content events (needs root and Linux 6.15 or later; \"draught probe\" says what is missing)"
+    )]
+    Group(#[source] io::Error),
+    /// A file, socket or process failed.
+    #[error("failed to {what}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn failed(what: &'static str) -> impl FnOnce(io::Error) -> KeeperError {
+    move |source| KeeperError::Io { what, source }
+}
+
+/// What a keeper holds.
+#[derive(Debug)]
+pub(crate) struct Holdings {
+    pub(crate) lock: File,
+    pub(crate) group: Group,
+    pub(crate) journal: Journal,
+    pub(crate) listener: OwnedFd,
+    /// The line to the guard, once there is one.
+    pub(crate) guard: Option<OwnedFd>,
+    pub(crate) devices: BTreeMap<Key, OwnedFd>,
+    /// No worker has served these yet.
+    pub(crate) fresh: bool,
+}
+
+impl Holdings {
+    fn new(layout: &Layout) -> Result<Self, KeeperError> {
+        fs_err::create_dir_all(layout.root()).map_err(failed("make the state directory"))?;
+        let lock = lock(layout)?;
+        let group = Group::new().map_err(KeeperError::Group)?;
+        let journal = Journal::create().map_err(failed("make the journal"))?;
+        let path = layout.socket();
+        match fs_err::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("remove the old socket")(error));
+            }
+            _ => {}
+        }
+        let listener = UnixListener::bind(&path).map_err(failed("listen on the socket"))?;
+        fs_err::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+            .map_err(failed("restrict the socket to its owner"))?;
+        let listener = OwnedFd::from(listener);
+        let devices = BTreeMap::new();
+        Ok(Self {
+            lock,
+            group,
+            journal,
+            listener,
+            guard: None,
+            devices,
+            fresh: true,
+        })
+    }
+}
+
+/// Takes the keeper's lock. Its descriptor is what holds it: it goes with the holdings.
+fn lock(layout: &Layout) -> Result<File, KeeperError> {
+    let lock = fs_err::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(layout.keeper_lock())
+        .map_err(failed("open the lock"))?;
+    let lock = lock.into_parts().0;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        KeeperError::Running {
+            root: layout.root().to_path_buf(),
+        }
+    })?;
+    Ok(lock)
+}
+
+/// How the keeper ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Again,
+    End,
+}
+
+struct Keeper<'a> {
+    layout: &'a Layout,
+    /// Environment of the workers, besides the keeper's own.
+    environment: &'a [(&'static str, String)],
+    holdings: Holdings,
+    executable: OwnedFd,
+    signals: OwnedFd,
+    failures: u32,
+    quit: bool,
+}
+
+struct Worker {
+    child: Child,
+    pidfd: OwnedFd,
+    socket: OwnedFd,
+}
+
+/// Runs a keeper until it is stopped. `environment` is for its workers, besides its own.
+///
+/// # Errors
+/// [`KeeperError`].
+pub fn run(layout: &Layout, environment: &[(&'static str, String)]) -> Result<(), KeeperError> {
+    run_with(layout, Holdings::new(layout)?, environment)
+}
+
+/// Runs a keeper on what another one held.
+pub(crate) fn run_with(
+    layout: &Layout,
+    holdings: Holdings,
+    environment: &[(&'static str, String)],
+) -> Result<(), KeeperError> {
+    let executable = File::open("/proc/self/exe")
+        .map_err(failed("open the executable"))?
+        .into();
+    write_pid(&holdings.lock).map_err(failed("write the lock's process number"))?;
+    set_name(c"draught-keeper");
+    let (signals, sender) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(|errno| failed("make a pipe")(errno.into()))?;
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        let sender = sender.try_clone().map_err(failed("make a pipe"))?;
+        signal_hook::low_level::pipe::register(signal, sender)
+            .map_err(failed("wait for signals"))?;
+    }
+    let mut keeper = Keeper {
+        layout,
+        environment,
+        holdings,
+        executable,
+        signals,
+        failures: 0,
+        quit: false,
+    };
+    loop {
+        if keeper.run_worker()? == Turn::End {
+            let _gone = fs_err::remove_file(layout.socket());
+            return Ok(());
+        }
+        keeper.delay();
+    }
+}
+
+fn write_pid(lock: &File) -> io::Result<()> {
+    rustix::fs::ftruncate(lock, 0)?;
+    let text = format!("{}\n", std::process::id());
+    rustix::io::pwrite(lock, text.as_bytes(), 0)?;
+    Ok(())
+}
+
+/// Names this process, so that `ps` shows which of the two it is.
+pub(crate) fn set_name(name: &std::ffi::CStr) {
+    // Only a label: a kernel that refuses it changes nothing.
+    let _label = rustix::thread::set_name(name);
+}
+
+impl Keeper<'_> {
+    fn spawn(&self) -> io::Result<Worker> {
+        let flags = SocketFlags::CLOEXEC;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        // By descriptor: what lies at the path may be another version by now.
+        let executable = format!("/proc/self/fd/{}", self.executable.as_raw_fd());
+        let child = Command::new(executable)
+            .arg0("draught")
+            .arg("--root")
+            .arg(self.layout.root())
+            .args(["daemon", "--worker"])
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::from(theirs))
+            // A terminal's Ctrl-C is for the keeper, which stops in order.
+            .process_group(0)
+            .spawn()?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(Worker {
+            child,
+            pidfd,
+            socket: ours,
+        })
+    }
+
+    /// The line to the guard; a guard is started if there is none.
+    fn guard(&mut self) -> io::Result<OwnedFd> {
+        if let Some(line) = self
+            .holdings
+            .guard
+            .as_ref()
+            .filter(|line| guard::is_there(line))
+        {
+            return line.try_clone();
+        }
+        let Holdings { group, journal, .. } = &self.holdings;
+        let line = guard::spawn(
+            self.layout,
+            &self.executable,
+            group.as_fd(),
+            journal.as_fd(),
+        )?;
+        self.holdings.guard.insert(line).try_clone()
+    }
+
+    fn hand_over(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let guard = self.guard()?;
+        let Holdings {
+            lock,
+            group,
+            journal,
+            listener,
+            devices,
+            fresh,
+            ..
+        } = &self.holdings;
+        let descriptors = [
+            group.as_fd(),
+            journal.as_fd(),
+            listener.as_fd(),
+            lock.as_fd(),
+            guard.as_fd(),
+        ];
+        handover::send_start(socket, *fresh, descriptors)?;
+        handover::send_devices(socket, devices.iter())?;
+        handover::send_to_worker(socket, &ToWorker::Serve)
+    }
+
+    /// Starts a worker and serves it until it ends.
+    fn run_worker(&mut self) -> Result<Turn, KeeperError> {
+        let mut worker = match self.spawn() {
+            Ok(worker) => worker,
+            Err(error) => {
+                tracing::error!(%error, "failed to start a worker");
+                self.failures += 1;
+                return Ok(Turn::Again);
+            }
+        };
+        self.failures += 1;
+        if let Err(error) = self.hand_over(worker.socket.as_fd()) {
+            tracing::error!(%error, "failed to hand over to the worker");
+        }
+        self.serve(&mut worker)?;
+        if self.quit {
+            self.holdings.guard.iter().for_each(guard::dismiss);
+            return Ok(Turn::End);
+        }
+        Ok(Turn::Again)
+    }
+
+    fn serve(&mut self, worker: &mut Worker) -> Result<(), KeeperError> {
+        loop {
+            let mut fds = [
+                PollFd::new(&worker.pidfd, PollFlags::IN),
+                PollFd::new(&worker.socket, PollFlags::IN),
+                PollFd::new(&self.signals, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(failed("wait for the worker")(errno.into())),
+            }
+            let [ended, message, signal] = fds.map(|fd| !fd.revents().is_empty());
+            // Messages first: a worker that has died may have said something before.
+            if message && self.receive(worker) == Turn::Again {
+                continue;
+            }
+            if message {
+                // It has hung up. One that is still alive serves nobody any more.
+                let _ending = worker.child.kill();
+            }
+            if message || ended {
+                let status = worker.child.wait().map_err(failed("wait for the worker"))?;
+                tracing::info!(%status, quit = self.quit, "the worker ended");
+                return Ok(());
+            }
+            if signal {
+                let mut drain = [0; 16];
+                let _count = rustix::io::read(&self.signals, &mut drain);
+                // A worker that can't be told is dying; the signal is asked for again then.
+                let _told = handover::send_to_worker(worker.socket.as_fd(), &ToWorker::Stop);
+            }
+        }
+    }
+
+    /// Takes one message. `End`: there will be no more.
+    fn receive(&mut self, worker: &mut Worker) -> Turn {
+        let message = match handover::receive_from_worker(worker.socket.as_fd()) {
+            Ok(Received::Message(message)) => message,
+            Ok(Received::Unknown) => return Turn::Again,
+            Ok(Received::End) => return Turn::End,
+            Err(error) => {
+                tracing::error!(%error, "a worker's message could not be understood");
+                return Turn::End;
+            }
+        };
+        match message {
+            ToKeeper::Serving => {
+                self.failures = 0;
+                self.holdings.fresh = false;
+            }
+            ToKeeper::Hold(key, fd) => {
+                // A key that is held keeps its first descriptor: that one was open before the mark.
+                self.holdings.devices.entry(key).or_insert(fd);
+                // If this fails, the worker is gone and asks again when it is back.
+                let _told = handover::send_to_worker(worker.socket.as_fd(), &ToWorker::Held);
+            }
+            ToKeeper::Release(key) => {
+                self.holdings.devices.remove(&key);
+            }
+            ToKeeper::Quit => self.quit = true,
+            ToKeeper::Busy => tracing::warn!("not stopping: something is mounted and in use"),
+            ToKeeper::Upgrade(executable) => self.executable = executable,
+        }
+        Turn::Again
+    }
+
+    fn delay(&self) {
+        let Some(excess) = self.failures.checked_sub(EAGER_RESTARTS) else {
+            return;
+        };
+        let delay = Duration::from_millis(100).saturating_mul(1 << excess.min(8));
+        std::thread::sleep(delay.min(RESTART_DELAY_MAX));
+    }
+}
