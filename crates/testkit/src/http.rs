@@ -186,6 +186,14 @@ impl Connection {
                 let head = self.buffer.split_to(end + 4);
                 return Head::parse(&head).map(Some);
             }
+            // A client that tries TLS first waits for a word of refusal, or for its patience to end.
+            if self
+                .buffer
+                .first()
+                .is_some_and(|byte| !byte.is_ascii_alphabetic())
+            {
+                return Err(invalid("this is not HTTP"));
+            }
             if self.buffer.len() > HEAD_BYTES_MAX {
                 return Err(invalid("the head is too long"));
             }

@@ -69,7 +69,7 @@ impl Relay {
     async fn run(&mut self) -> io::Result<()> {
         let round_trip = self.shared.link.lock().round_trip;
         tokio::time::sleep(round_trip).await;
-        while let Some(head) = self.client.read_head().await? {
+        while let Some(head) = self.read_head().await? {
             let range = head.header("range");
             let id = self
                 .shared
@@ -86,6 +86,22 @@ impl Relay {
             }
         }
         Ok(())
+    }
+
+    async fn read_head(&mut self) -> io::Result<Option<Head>> {
+        let head = self.client.read_head().await;
+        if head
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::InvalidData)
+        {
+            // As servers do, so that clients that tried TLS see that this is HTTP.
+            let refusal = Head {
+                start: "HTTP/1.1 400 Bad Request".to_owned(),
+                headers: vec![("Connection".to_owned(), "close".to_owned())],
+            };
+            self.client.write_head(&refusal).await?;
+        }
+        head
     }
 
     async fn request(&mut self, mut head: Head) -> io::Result<Next> {

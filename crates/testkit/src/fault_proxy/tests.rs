@@ -403,3 +403,14 @@ async fn a_redirect_leads_to_a_store_that_wants_no_credentials() {
     let with_secret = Request::new("GET", BLOB).header("Authorization", "Bearer x");
     assert_eq!(with_secret.send(store).await.unwrap().status(), 400);
 }
+
+#[tokio::test]
+async fn who_speaks_something_else_is_told_so_at_once() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let proxy = proxy();
+    let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
+    stream.write_all(b"\x16\x03\x01\x02\x00").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+}
