@@ -59,6 +59,9 @@ pub struct Options {
     pub upload_idle: Duration,
     /// How long a request's body may pause. Default: one minute.
     pub body_stall: Duration,
+    /// How long requests under way may take to end when the server is shut down. Default: five
+    /// seconds.
+    pub shutdown_grace: Duration,
 }
 
 impl Default for Options {
@@ -69,6 +72,7 @@ impl Default for Options {
             uploads_max: 1024,
             upload_idle: Duration::from_secs(60 * 60),
             body_stall: Duration::from_secs(60),
+            shutdown_grace: Duration::from_secs(5),
         }
     }
 }

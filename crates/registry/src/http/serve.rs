@@ -21,9 +21,6 @@ use super::route::{Route, route};
 use super::{blob, listing, manifest, text, upload};
 use crate::Registry;
 
-/// How long requests under way may take to end when the server is shut down.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-
 /// What every request needs.
 #[derive(Debug, Clone)]
 pub(super) struct App {
@@ -64,6 +61,7 @@ pub struct Handle {
     addr: SocketAddr,
     stop: CancellationToken,
     closing: CancellationToken,
+    grace: Duration,
     server: Option<JoinHandle<io::Result<()>>>,
 }
 
@@ -74,16 +72,14 @@ impl Handle {
         self.addr
     }
 
-    /// Stops listening, lets requests under way end for up to five seconds, and cuts off the rest.
+    /// Stops listening, gives requests under way [`Options::shutdown_grace`](crate::Options::shutdown_grace)
+    /// to end, and cuts off the rest.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
         let Some(mut server) = self.server.take() else {
             return;
         };
-        if tokio::time::timeout(SHUTDOWN_GRACE, &mut server)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(self.grace, &mut server).await.is_err() {
             self.closing.cancel();
             server.abort();
         }
@@ -106,6 +102,7 @@ pub fn serve(registry: Registry, listener: TcpListener) -> io::Result<Handle> {
     let addr = listener.local_addr()?;
     let stop = CancellationToken::new();
     let closing = CancellationToken::new();
+    let grace = registry.options.shutdown_grace;
     let app = App {
         registry,
         closing: closing.clone(),
@@ -124,6 +121,7 @@ pub fn serve(registry: Registry, listener: TcpListener) -> io::Result<Handle> {
         addr,
         stop,
         closing,
+        grace,
         server: Some(server),
     })
 }
