@@ -45,9 +45,11 @@ impl Backoff {
 }
 
 /// Runs an operation until it succeeds, fails for good, or failed often enough.
-pub(crate) async fn insist<T>(
+///
+/// Not an `AsyncFnMut`: of what that gives, the compiler can't tell that it may move between threads.
+pub(crate) async fn insist<T, F: Future<Output = Result<T, SourceError>>>(
     settings: &Settings,
-    mut operation: impl AsyncFnMut() -> Result<T, SourceError>,
+    mut operation: impl FnMut() -> F,
 ) -> Result<T, SourceError> {
     let mut backoff = Backoff::new(settings);
     loop {
