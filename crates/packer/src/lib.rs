@@ -5,10 +5,13 @@
 //! files, some compress, one writes. Queues between them are bounded and buffers go round, so memory
 //! does not depend on the image but for the tree's own. Which chunks are new, where batches and jobs
 //! end and in which order they are written depends on the input alone: so do the bytes.
+//!
+//! [`convert()`] takes a whole image from one place to another: blobs first, the tag last.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod bootstrap;
+mod convert;
 mod directory;
 mod image;
 mod layer;
@@ -18,6 +21,9 @@ mod prune;
 mod spool;
 
 pub use bootstrap::{BootstrapLayer, FinishError};
+pub use convert::{
+    ConvertError, ConvertOptions, Converted, ConvertedImage, PlatformChoice, convert,
+};
 pub use directory::{Directory, DirectoryError};
 pub use image::{ImagePacker, PackedBlob, PackedImage};
 pub use layer::{LayerInput, PackLayerError};

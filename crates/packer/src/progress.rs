@@ -1,6 +1,7 @@
 //! Who wants to know how far it is.
 
 use draught_digest::Digest;
+use draught_oci::Platform;
 
 /// A layer as it was packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,9 @@ pub struct LayerReport {
 
 /// Is told what happens. Calls come from several threads, often, and must return at once.
 pub trait Progress: Send + Sync {
+    /// An image with so many layers begins; the layers that follow are its own.
+    fn image_started(&self, _platform: &Platform, _layers: usize) {}
+
     /// A layer of `stored_bytes` (if known) begins. Layers are counted from 0, the lowest.
     fn layer_started(&self, _layer: usize, _stored_bytes: Option<u64>) {}
 

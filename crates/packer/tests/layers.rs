@@ -1,7 +1,6 @@
 //! Layers in, blobs and a tree out.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     reason = "what fails here fails the test that called it"
 )]
 
