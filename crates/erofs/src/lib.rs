@@ -22,11 +22,9 @@ mod checksum;
 mod raw;
 mod read;
 mod superblock;
-#[cfg(test)]
-mod tests;
 mod write;
 
-pub use read::{Dirent, Image, Inode, Layout, Limits, ReadError, ReadTree, read_tree};
+pub use read::{Dirent, Image, Inode, Layout, Limits, ReadContent, ReadError, ReadTree, read_tree};
 pub use superblock::{DeviceSlot, Superblock, TAG_BYTES};
 pub use write::{
     ChunkIndex, ChunkList, Content, ContentError, Device, Options, Place, Placement, Plan, Summary,

@@ -7,6 +7,6 @@ mod xattr;
 
 pub use error::ReadError;
 pub use image::{Dirent, Image, Inode, Layout};
-pub use tree::{Limits, ReadTree, read_tree};
+pub use tree::{Limits, ReadContent, ReadTree, read_tree};
 
 pub(crate) use image::slice;

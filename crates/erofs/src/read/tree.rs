@@ -57,8 +57,10 @@ impl ReadTree {
     }
 }
 
-/// Reads the whole tree. `content` gives the chunks of a file and says with its number how many of
-/// [`Limits::chunk_refs_max`] they are. Times, owners, attributes, device numbers and links come along; names are
+/// What gives the chunks of a file, in order.
+pub type ReadContent<'a, E> = dyn FnMut(&Inode) -> Result<Box<[ChunkId]>, E> + 'a;
+
+/// Reads the whole tree. `content` gives the chunks of a file, which count against [`Limits::chunk_refs_max`]. Times, owners, attributes, device numbers and links come along; names are
 /// applied as those of one layer, so names of whiteouts are whiteouts.
 ///
 /// # Errors
@@ -66,7 +68,7 @@ impl ReadTree {
 pub fn read_tree<E: From<ReadError>>(
     image: &Image<'_>,
     limits: &Limits,
-    content: &mut dyn FnMut(&Inode) -> Result<Box<[ChunkId]>, E>,
+    content: &mut ReadContent<'_, E>,
 ) -> Result<ReadTree, E> {
     let mut walk = Walk {
         image,
@@ -159,7 +161,7 @@ impl Walk<'_> {
         &mut self,
         nid: u64,
         path: Box<[u8]>,
-        content: &mut dyn FnMut(&Inode) -> Result<Box<[ChunkId]>, E>,
+        content: &mut ReadContent<'_, E>,
     ) -> Result<bool, E> {
         let inode = self.image.inode(nid)?;
         let is_directory = inode.file_type() == 0o040_000;
@@ -201,7 +203,7 @@ impl Walk<'_> {
     fn kind<E: From<ReadError>>(
         &mut self,
         inode: &Inode,
-        content: &mut dyn FnMut(&Inode) -> Result<Box<[ChunkId]>, E>,
+        content: &mut ReadContent<'_, E>,
     ) -> Result<EntryKind, E> {
         let (major, minor) = inode.device_number();
         Ok(match inode.file_type() {

@@ -104,7 +104,7 @@ impl Content for Placed<'_> {
         for id in chunks.iter().copied() {
             let unplaced = ContentError::Unplaced { chunk: id };
             let chunk = self.map.chunk(id).ok_or(unplaced.clone())?;
-            if offset % crate::BLOCK_BYTES != 0 {
+            if !offset.is_multiple_of(crate::BLOCK_BYTES) {
                 return Err(ContentError::Unaligned { chunk: id, offset });
             }
             let place = match self.placement.places.get(id.index()) {

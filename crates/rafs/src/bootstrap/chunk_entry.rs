@@ -71,7 +71,7 @@ pub(crate) fn encode(
 /// The block of a place, if it can be addressed.
 pub(crate) fn block_of(chunk: &Chunk) -> Option<u32> {
     let block = u32::try_from(chunk.place.0 / BLOCK_BYTES).ok()?;
-    (chunk.place.0 % BLOCK_BYTES == 0 && block != u32::MAX).then_some(block)
+    (chunk.place.0.is_multiple_of(BLOCK_BYTES) && block != u32::MAX).then_some(block)
 }
 
 #[cfg(test)]

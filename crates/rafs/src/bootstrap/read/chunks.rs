@@ -21,10 +21,11 @@ const STORED_BYTES_MAX: u32 = 17 << 20;
 
 /// What turns the chunk table into a map.
 pub(crate) struct Chunks<'a> {
-    blobs: &'a [BlobInfo],
-    chunk_bytes: u32,
-    /// The chunk-info tables of blobs whose extents hold several chunks.
-    tables: BTreeMap<u32, ChunkTable>,
+    pub(crate) blobs: &'a [BlobInfo],
+    pub(crate) chunk_bytes: u32,
+    /// The stored chunk-info tables, with their headers, of blobs whose extents hold several chunks.
+    pub(crate) stored_tables: BTreeMap<u32, &'a [u8]>,
+    pub(crate) limits: TableLimits,
 }
 
 /// The map, and where to find what a file's chunk index names.
@@ -48,56 +49,18 @@ impl Located {
     }
 }
 
-impl<'a> Chunks<'a> {
-    pub(crate) fn new(blobs: &'a [BlobInfo], chunk_bytes: u32) -> Self {
-        Self {
-            blobs,
-            chunk_bytes,
-            tables: BTreeMap::new(),
-        }
-    }
-
-    /// Reads the chunk-info table of a blob. Its digests are those of the bootstrap, which was verified;
-    /// chunks that the bootstrap doesn't have get none, and are not taken.
-    pub(crate) fn load_batches(
-        &mut self,
-        at: u32,
-        info: &BlobInfo,
-        blob: Digest,
-        raws: &[RawChunk],
-        stored: &[u8],
-        limits: &TableLimits,
-    ) -> Result<(), ReadError> {
-        if info.chunks > limits.chunks_max {
-            return Err(ReadError::Limit {
-                what: "chunks in a blob",
-                value: info.chunks.into(),
-                limit: limits.chunks_max.into(),
-            });
-        }
-        let count = usize::try_from(info.chunks).unwrap_or(usize::MAX);
-        let mut digests = vec![0; count.saturating_mul(DIGEST_BYTES)];
-        for raw in raws.iter().filter(|raw| raw.blob.get() == at) {
-            let start = usize::try_from(raw.index.get()).unwrap_or(usize::MAX);
-            let start = start.saturating_mul(DIGEST_BYTES);
-            let slot = digests.get_mut(start..start.saturating_add(DIGEST_BYTES));
-            if let Some(slot) = slot {
-                slot.copy_from_slice(&raw.digest);
-            }
-        }
-        let table = ChunkTable::decode(stored, &digests, info, limits);
-        let table = table.map_err(|source| ReadError::ChunkInfo { blob, source })?;
-        self.tables.insert(at, table);
-        Ok(())
-    }
-
-    /// Puts all chunks of the table into a map.
-    pub(crate) fn locate(self, raws: &[RawChunk]) -> Result<Located, ReadError> {
-        let mut map = ChunkMap::default();
+impl Chunks<'_> {
+    /// Puts all chunks of the table into a map. The chunk-info tables are decoded one after the other.
+    pub(crate) fn locate(&self, raws: &[RawChunk]) -> Result<Located, ReadError> {
+        let mut located = Located {
+            map: ChunkMap::default(),
+            indexes: Vec::with_capacity(raws.len()),
+            ranges: vec![(0, 0); self.blobs.len()],
+        };
         for info in self.blobs {
             // Every blob that was read has a digest.
             let digest = info.digest.unwrap_or_else(|| Digest::sha256(&[]));
-            map.blobs.push(Blob {
+            located.map.blobs.push(Blob {
                 digest,
                 stored_bytes: info.stored_bytes,
                 device_bytes: info.device_bytes,
@@ -105,60 +68,100 @@ impl<'a> Chunks<'a> {
         }
         let mut order: Vec<&RawChunk> = raws.iter().collect();
         order.sort_by_key(|raw| (raw.blob.get(), raw.index.get()));
-        let mut indexes = Vec::with_capacity(raws.len());
-        let mut ranges = vec![(0, 0); self.blobs.len()];
+        for of_blob in order.chunk_by(|one, other| one.blob == other.blob) {
+            self.locate_blob(of_blob, &mut located)?;
+        }
+        check_places(&located.map, &located.indexes)?;
+        Ok(located)
+    }
+
+    /// Puts the chunks of one blob, sorted by index, into a map.
+    fn locate_blob(&self, raws: &[&RawChunk], located: &mut Located) -> Result<(), ReadError> {
+        let first = located.map.chunks.len();
+        let Some(blob) = raws.first().map(|raw| raw.blob.get()) else {
+            return Ok(());
+        };
+        let at = usize::try_from(blob).unwrap_or(usize::MAX);
+        let info = self.blobs.get(at).ok_or(ReadError::Chunk {
+            blob,
+            index: 0,
+            problem: "there is no such blob",
+        })?;
+        let table = self.table(blob, info, raws)?;
         let mut extents = BTreeMap::new();
-        let mut last: Option<&RawChunk> = None;
-        for raw in order {
-            let (blob, index) = (raw.blob.get(), raw.index.get());
+        for same in raws.chunk_by(|one, other| one.index == other.index) {
+            let Some(raw) = same.first() else { continue };
+            let index = raw.index.get();
             let bad = |problem| ReadError::Chunk {
                 blob,
                 index,
                 problem,
             };
-            if let Some(last) = last
-                && (last.blob, last.index) == (raw.blob, raw.index)
-            {
-                if !same(last, raw) {
-                    return Err(bad("the chunk table has two of it that differ"));
-                }
-                continue;
+            if same.iter().any(|other| !is_same(raw, other)) {
+                return Err(bad("the chunk table has two of it that differ"));
             }
-            last = Some(raw);
-            let at = usize::try_from(blob).unwrap_or(usize::MAX);
-            let info = self.blobs.get(at).ok_or(bad("there is no such blob"))?;
-            let (mut chunk, extent) = self.chunk(raw, info)?;
-            chunk.extent = match extent {
+            let mut chunk = self.chunk(raw, info)?;
+            let map = &mut located.map;
+            let extent = match &table {
                 // Batches are numbered by their own table.
-                Extend::Batch(number, extent) => match extents.get(&(blob, number)) {
-                    Some(known) => *known,
-                    None => {
-                        let id = map.push_extent(extent).ok_or(bad("there are too many"))?;
-                        extents.insert((blob, number), id);
-                        id
+                Some(table) => {
+                    let (number, extent) = in_table(table, raw, &mut chunk)?;
+                    match extents.get(&number) {
+                        Some(known) => Some(*known),
+                        None => {
+                            let id = map.push_extent(extent);
+                            extents.extend(id.map(|id| (number, id)));
+                            id
+                        }
                     }
-                },
-                Extend::Own(extent) => map.push_extent(extent).ok_or(bad("there are too many"))?,
-            };
-            let id = map.push_chunk(chunk).ok_or(bad("there are too many"))?;
-            indexes.push(index);
-            if let Some(range) = ranges.get_mut(at) {
-                if range.1 == 0 {
-                    range.0 = id.index();
                 }
-                range.1 = id.index() + 1;
+                None => map.push_extent(extent(raw, info)?),
+            };
+            chunk.extent = extent.ok_or(bad("there are too many"))?;
+            map.push_chunk(chunk).ok_or(bad("there are too many"))?;
+            located.indexes.push(index);
+        }
+        if let Some(range) = located.ranges.get_mut(at) {
+            *range = (first, located.map.chunks.len());
+        }
+        Ok(())
+    }
+
+    /// The chunk-info table of a blob, if it is needed. Its digests are those of the bootstrap, which was
+    /// verified; chunks that the bootstrap doesn't have get none, and are not taken.
+    fn table(
+        &self,
+        at: u32,
+        info: &BlobInfo,
+        raws: &[&RawChunk],
+    ) -> Result<Option<ChunkTable>, ReadError> {
+        let Some((stored, blob)) = self.stored_tables.get(&at).copied().zip(info.digest) else {
+            return Ok(None);
+        };
+        if info.chunks > self.limits.chunks_max {
+            return Err(ReadError::Limit {
+                what: "chunks in a blob with batches",
+                value: info.chunks.into(),
+                limit: self.limits.chunks_max.into(),
+            });
+        }
+        let count = usize::try_from(info.chunks).unwrap_or(usize::MAX);
+        let mut digests = vec![0; count.saturating_mul(DIGEST_BYTES)];
+        for raw in raws {
+            let start = usize::try_from(raw.index.get()).unwrap_or(usize::MAX);
+            let start = start.saturating_mul(DIGEST_BYTES);
+            let slot = digests.get_mut(start..start.saturating_add(DIGEST_BYTES));
+            if let Some(slot) = slot {
+                slot.copy_from_slice(&raw.digest);
             }
         }
-        check_places(&map, &indexes)?;
-        Ok(Located {
-            map,
-            indexes,
-            ranges,
-        })
+        let table = ChunkTable::decode(stored, &digests, info, &self.limits);
+        let table = table.map_err(|source| ReadError::ChunkInfo { blob, source })?;
+        Ok(Some(table))
     }
 
     /// A chunk, its extent still to be set.
-    fn chunk(&self, raw: &RawChunk, info: &BlobInfo) -> Result<(Chunk, Extend), ReadError> {
+    fn chunk(&self, raw: &RawChunk, info: &BlobInfo) -> Result<Chunk, ReadError> {
         let (blob, index) = (raw.blob.get(), raw.index.get());
         let bad = |problem| ReadError::Chunk {
             blob,
@@ -179,7 +182,7 @@ impl<'a> Chunks<'a> {
         if bytes == 0 || bytes > self.chunk_bytes {
             return Err(bad("it is empty, or longer than the chunk size"));
         }
-        if place % BLOCK_BYTES != 0 || end.is_none_or(|end| end > info.device_bytes) {
+        if !place.is_multiple_of(BLOCK_BYTES) || end.is_none_or(|end| end > info.device_bytes) {
             return Err(bad(
                 "it is not aligned to a block, or outside of its device",
             ));
@@ -187,41 +190,40 @@ impl<'a> Chunks<'a> {
         if index >= info.chunks {
             return Err(bad("its blob has fewer chunks"));
         }
-        let mut chunk = Chunk {
+        Ok(Chunk {
             digest: Digest::new(info.digester, raw.digest),
             extent: ExtentId(0),
             offset: ChunkOffset(0),
             bytes,
             place: DeviceOffset(place),
-        };
-        if let Some(table) = self.tables.get(&blob) {
-            let row = usize::try_from(index)
-                .ok()
-                .and_then(|at| table.chunks.get(at));
-            let row = row.filter(|row| row.bytes == bytes && row.place == chunk.place);
-            let row = row.ok_or(bad("its blob's chunk-info table says something else"))?;
-            let extent = table.extents.get(row.extent.index());
-            let extent = extent.ok_or(bad("its blob's chunk-info table has no extent for it"))?;
-            chunk.offset = row.offset;
-            let extent = Extent {
-                blob: BlobId(blob),
-                ..extent.clone()
-            };
-            return Ok((chunk, Extend::Batch(row.extent, extent)));
-        }
-        if flags & CHUNK_BATCH != 0 {
-            return Err(bad("it is in a batch, but its blob has none"));
-        }
-        extent(raw, info).map(|extent| (chunk, Extend::Own(extent)))
+        })
     }
 }
 
-/// An extent that a chunk brings.
-enum Extend {
-    /// It is the only chunk in it.
-    Own(Extent),
-    /// There may be others; the number is that of its blob's table.
-    Batch(ExtentId, Extent),
+/// Looks a chunk up in its blob's chunk-info table: the number of its extent there, and the extent.
+fn in_table(
+    table: &ChunkTable,
+    raw: &RawChunk,
+    chunk: &mut Chunk,
+) -> Result<(ExtentId, Extent), ReadError> {
+    let (blob, index) = (raw.blob.get(), raw.index.get());
+    let bad = |problem| ReadError::Chunk {
+        blob,
+        index,
+        problem,
+    };
+    let row = usize::try_from(index).ok();
+    let row = row.and_then(|at| table.chunks.get(at));
+    let row = row.filter(|row| row.bytes == chunk.bytes && row.place == chunk.place);
+    let row = row.ok_or(bad("its blob's chunk-info table says something else"))?;
+    let extent = table.extents.get(row.extent.index());
+    let extent = extent.ok_or(bad("its blob's chunk-info table has no extent for it"))?;
+    chunk.offset = row.offset;
+    let extent = Extent {
+        blob: BlobId(blob),
+        ..extent.clone()
+    };
+    Ok((row.extent, extent))
 }
 
 /// The extent of a chunk that has one for itself.
@@ -232,6 +234,9 @@ fn extent(raw: &RawChunk, info: &BlobInfo) -> Result<Extent, ReadError> {
         index,
         problem,
     };
+    if raw.flags.get() & CHUNK_BATCH != 0 {
+        return Err(bad("it is in a batch, but its blob has none"));
+    }
     let compression = if raw.flags.get() & CHUNK_COMPRESSED == 0 {
         Compression::None
     } else {
@@ -265,7 +270,7 @@ fn extent(raw: &RawChunk, info: &BlobInfo) -> Result<Extent, ReadError> {
 }
 
 /// Whether two entries of the chunk table say the same; where in a file a chunk is may differ.
-fn same(one: &RawChunk, other: &RawChunk) -> bool {
+fn is_same(one: &RawChunk, other: &RawChunk) -> bool {
     let facts = |raw: &RawChunk| {
         (
             raw.digest,

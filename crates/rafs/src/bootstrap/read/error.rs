@@ -84,7 +84,7 @@ pub enum ReadError {
         blob: Digest,
         /// Why not.
         #[source]
-        source: TocError,
+        source: Box<TocError>,
     },
     /// A blob's table of contents is not the one that the bootstrap speaks of.
     #[error("the table of contents of blob {blob} is not that of the bootstrap")]

@@ -30,12 +30,14 @@ const CHUNK_INFO_HEADER_BYTES: u64 = 4096;
 pub struct Limits {
     /// What its metadata may ask for.
     pub metadata: draught_erofs::Limits,
-    /// What blobs' chunk-info tables may ask for.
+    /// What blobs' chunk-info tables may ask for, those of blobs with batches: four million chunks, ten
+    /// times what the largest layer has that we know. They take 600 MB while they are read, a blob
+    /// after the other.
     pub tables: TableLimits,
     /// What blobs' tables of contents may ask for.
     pub toc: TocLimits,
-    /// Bytes of a blob's range that the reader may need: a chunk-info table of 2^24 chunks in
-    /// batches, with its header.
+    /// Bytes of a blob's range that the reader may need: a chunk-info table of four million chunks
+    /// with its header, hardly compressed.
     pub needed_bytes_max: u64,
     /// Entries of the prefetch table.
     pub prefetch_max: u64,
@@ -45,9 +47,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             metadata: draught_erofs::Limits::default(),
-            tables: TableLimits::default(),
+            tables: TableLimits {
+                chunks_max: 1 << 22,
+            },
             toc: TocLimits::default(),
-            needed_bytes_max: 1 << 30,
+            needed_bytes_max: 1 << 27,
             prefetch_max: 1 << 20,
         }
     }
@@ -212,14 +216,19 @@ impl<'a> Reader<'a> {
         table_entries(&table, CHUNK_ENTRY_BYTES, "chunk table")?;
         let bytes = self.image.slice("chunk table", table.offset, table.bytes)?;
         let raws = <[RawChunk]>::ref_from_bytes(bytes).unwrap_or_default();
-        let mut chunks = Chunks::new(&self.blobs, self.extended.chunk_bytes);
+        let mut stored_tables = BTreeMap::new();
         for (at, info) in (0..).zip(&self.blobs) {
             if let Some(blob) = info.digest.filter(|_| has_batches(info)) {
                 self.verify_table(info, blob)?;
-                let stored = self.given(blob, chunk_info_range(info))?;
-                chunks.load_batches(at, info, blob, raws, stored, &self.limits.tables)?;
+                stored_tables.insert(at, self.given(blob, chunk_info_range(info))?);
             }
         }
+        let chunks = Chunks {
+            blobs: &self.blobs,
+            chunk_bytes: self.extended.chunk_bytes,
+            stored_tables,
+            limits: self.limits.tables,
+        };
         let located = chunks.locate(raws)?;
         let read = {
             let content = &mut |inode: &Inode| content(&self, &located, inode);
@@ -252,7 +261,10 @@ impl<'a> Reader<'a> {
         let Some((range, stated)) = toc_range(info).zip(info.toc) else {
             return Ok(());
         };
-        let fail = |source| ReadError::Toc { blob, source };
+        let fail = |source| ReadError::Toc {
+            blob,
+            source: Box::new(source),
+        };
         let tail = self.given(blob, range)?;
         let toc = crate::blob::Toc::decode(tail, info.stored_bytes, &self.limits.toc);
         let toc = toc.map_err(fail)?;
@@ -261,15 +273,17 @@ impl<'a> Reader<'a> {
         }
         let stored = self.given(blob, chunk_info_range(info))?;
         let table_bytes = usize::try_from(info.chunk_info.stored_bytes).unwrap_or(usize::MAX);
+        let (table, header) = stored
+            .split_at_checked(table_bytes)
+            .unwrap_or((stored, &[]));
         let entry = toc.chunk_info().map_err(fail)?;
-        if entry.offset != info.chunk_info.offset
-            || entry.stored_bytes != info.chunk_info.stored_bytes
-        {
+        let range = &info.chunk_info;
+        if entry.offset != range.offset || entry.stored_bytes != range.stored_bytes {
             return Err(ReadError::TocDigest { blob });
         }
-        entry
-            .decode(stored.get(..table_bytes).unwrap_or_default())
-            .map_err(fail)?;
+        entry.decode(table).map_err(fail)?;
+        let entry = toc.chunk_info_header().map_err(fail)?;
+        entry.decode(header).map_err(fail)?;
         Ok(())
     }
 
@@ -367,7 +381,7 @@ fn missing(need: &Need) -> ReadError {
 }
 
 fn table_entries(table: &Table, entry_bytes: u64, what: &'static str) -> Result<u64, ReadError> {
-    if table.bytes % entry_bytes != 0 {
+    if !table.bytes.is_multiple_of(entry_bytes) {
         let problem = match what {
             "blob table" => "its blob table ends within an entry",
             "chunk table" => "its chunk table ends within an entry",
