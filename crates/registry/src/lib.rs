@@ -59,6 +59,12 @@ pub struct Options {
     pub upload_idle: Duration,
     /// How long a request's body may pause. Default: one minute.
     pub body_stall: Duration,
+    /// Connections at a time, at most; more wait until they are accepted. Default: 1024, which with
+    /// a file for each stays below what systems allow a process.
+    pub connections_max: usize,
+    /// How long a connection may rest, or a client not read what it asked for. Default: five
+    /// minutes.
+    pub connection_idle: Duration,
     /// How long requests under way may take to end when the server is shut down. Default: five
     /// seconds.
     pub shutdown_grace: Duration,
@@ -72,6 +78,8 @@ impl Default for Options {
             uploads_max: 1024,
             upload_idle: Duration::from_secs(60 * 60),
             body_stall: Duration::from_secs(60),
+            connections_max: 1024,
+            connection_idle: Duration::from_secs(5 * 60),
             shutdown_grace: Duration::from_secs(5),
         }
     }

@@ -217,3 +217,24 @@ async fn shutting_down_does_not_wait_for_a_client_that_sleeps() {
         .unwrap();
     assert!(TcpStream::connect(addr).await.is_err());
 }
+
+#[tokio::test]
+async fn connections_that_rest_make_room_for_others() {
+    let scratch = Scratch::new();
+    let mut options = Options::default();
+    options.connections_max = 2;
+    options.connection_idle = Duration::from_millis(200);
+    let handle = start(scratch.path(), options).await;
+    let addr = handle.addr();
+    // These say nothing, and have taken all places.
+    let idle = [
+        TcpStream::connect(addr).await.unwrap(),
+        TcpStream::connect(addr).await.unwrap(),
+    ];
+    let request = Request::new("GET", "/v2/");
+    let answer = tokio::time::timeout(Duration::from_secs(20), request.send(addr))
+        .await
+        .unwrap();
+    assert_eq!(answer.unwrap().status(), 200);
+    drop(idle);
+}

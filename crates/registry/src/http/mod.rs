@@ -3,6 +3,7 @@
 mod answer;
 mod blob;
 mod body;
+mod connection;
 mod error;
 mod listing;
 mod manifest;

@@ -9,13 +9,13 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::answer::{API_VERSION, Answer};
+use super::connection::Limited;
 use super::error::{ApiError, Code};
 use super::route::{Route, route};
 use super::{blob, listing, manifest, text, upload};
@@ -102,18 +102,14 @@ pub fn serve(registry: Registry, listener: TcpListener) -> io::Result<Handle> {
     let addr = listener.local_addr()?;
     let stop = CancellationToken::new();
     let closing = CancellationToken::new();
-    let grace = registry.options.shutdown_grace;
+    let options = &registry.options;
+    let grace = options.shutdown_grace;
+    let listener = Limited::new(listener, options.connections_max, options.connection_idle);
     let app = App {
         registry,
         closing: closing.clone(),
     };
     let router = Router::new().fallback(answer).with_state(app);
-    let listener = listener.tap_io(|connection| {
-        // Answers are written whole; waiting for more to fill a packet only adds delay.
-        if let Err(error) = connection.set_nodelay(true) {
-            debug!(%error, "a connection can't be made to send at once");
-        }
-    });
     let server =
         axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     let server = tokio::spawn(server.into_future());
