@@ -177,7 +177,10 @@ fn open(path: &Path) -> io::Result<fs_err::File> {
 
 /// Extended attributes, without following links; sorted by name.
 fn xattrs(path: &Path) -> io::Result<Xattrs> {
-    let list = sized(|buffer| rustix::fs::llistxattr(path, buffer))?;
+    let list = sized(
+        || rustix::fs::llistxattr_query(path),
+        |buffer| rustix::fs::llistxattr(path, buffer),
+    )?;
     let Some(list) = list else {
         return Ok(Xattrs::new());
     };
@@ -187,7 +190,11 @@ fn xattrs(path: &Path) -> io::Result<Xattrs> {
         .filter(|name| !name.is_empty())
     {
         // One that vanishes meanwhile was never there.
-        if let Some(value) = sized(|buffer| rustix::fs::lgetxattr(path, name, buffer))? {
+        let value = sized(
+            || rustix::fs::lgetxattr_query(path, name),
+            |buffer| rustix::fs::lgetxattr(path, name, buffer),
+        )?;
+        if let Some(value) = value {
             xattrs.push((name.into(), value.into_boxed_slice()));
         }
     }
@@ -197,10 +204,11 @@ fn xattrs(path: &Path) -> io::Result<Xattrs> {
 
 /// Asks for a size, then for so many bytes; `None` where there is nothing, or no such thing.
 fn sized(
-    mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>,
+    query: impl Fn() -> rustix::io::Result<usize>,
+    call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
 ) -> io::Result<Option<Vec<u8>>> {
     for _ in 0..XATTR_ATTEMPTS {
-        let outcome = call(&mut []).and_then(|bytes| {
+        let outcome = query().and_then(|bytes| {
             let mut buffer = vec![0; bytes];
             let bytes = if bytes == 0 { 0 } else { call(&mut buffer)? };
             buffer.truncate(bytes);

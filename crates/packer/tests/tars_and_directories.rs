@@ -66,6 +66,23 @@ fn layers_and_the_directory_and_the_archive_made_of_them_are_one_tree() {
     pack.args(["-c", "--format=pax", "--numeric-owner", "--sort=name", "-S"])
         .args(["--xattrs", "--xattrs-include=*", "-f"]);
     process::run(pack.arg(&archive).arg("-C").arg(&root).arg("."));
-    let archive = packed_layers(&[fs_err::read(&archive).unwrap()]);
-    compare::assert_same(&archive, &directory);
+    let mut archive = packed_layers(&[fs_err::read(&archive).unwrap()]);
+    // GNU tar writes every name of a device or pipe as one of its own.
+    let mut expected = directory;
+    for path in [
+        "disk",
+        "link-disk",
+        "null",
+        "link-null",
+        "pipe",
+        "link-pipe",
+    ] {
+        let path = format!("/kinds/{path}").into_bytes();
+        for snapshot in [&mut archive, &mut expected] {
+            let attributes = snapshot.get_mut(&path).unwrap();
+            attributes.links = 1;
+            attributes.first_name.clear();
+        }
+    }
+    compare::assert_same(&archive, &expected);
 }
