@@ -13,7 +13,7 @@ pub enum Format {
     /// A nydus image that can be mounted lazily.
     Nydus {
         /// The layer with the metadata of the whole image.
-        bootstrap: Descriptor,
+        bootstrap: Box<Descriptor>,
         /// The data blobs, in the order of the manifest.
         blobs: Vec<Descriptor>,
     },
@@ -116,7 +116,7 @@ fn nydus(manifest: &Manifest, bootstrap: &Descriptor, blobs: Vec<Descriptor>) ->
         return unsupported("it mixes nydus data blobs with other layers");
     }
     Format::Nydus {
-        bootstrap: bootstrap.clone(),
+        bootstrap: Box::new(bootstrap.clone()),
         blobs,
     }
 }

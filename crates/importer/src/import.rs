@@ -172,6 +172,8 @@ pub struct Import {
     blobs: BTreeMap<Digest, u64>,
     limits: Limits,
     bootstrap: Option<Vec<u8>>,
+    /// What the last step asked for.
+    asked: Vec<Read>,
     given: BTreeMap<(Digest, u64), Vec<u8>>,
 }
 
@@ -182,7 +184,7 @@ impl Import {
     /// [`ImportError::NotLazy`] and [`ImportError::TooLarge`].
     pub fn new(manifest: &Manifest, limits: &Limits) -> Result<Self, ImportError> {
         let (layer, blobs) = match detect(manifest) {
-            Format::Nydus { bootstrap, blobs } => (bootstrap, blobs),
+            Format::Nydus { bootstrap, blobs } => (*bootstrap, blobs),
             Format::Plain(plain) => {
                 let kind = plain.lazy_format.unwrap_or("tar");
                 let why = format!("its layers are {kind} archives; convert it first");
@@ -201,6 +203,7 @@ impl Import {
             layer,
             limits: *limits,
             bootstrap: None,
+            asked: Vec::new(),
             given: BTreeMap::new(),
         })
     }
@@ -217,7 +220,8 @@ impl Import {
                 range: 0..self.layer.size,
                 whole: true,
             };
-            return Ok(Step::Read(vec![read]));
+            self.asked = vec![read];
+            return Ok(Step::Read(self.asked.clone()));
         };
         let mut reader =
             Reader::open(bytes, None, &self.limits.bootstrap).map_err(ImportError::Bootstrap)?;
@@ -238,6 +242,7 @@ impl Import {
         });
         let missing: Vec<_> = missing.collect();
         if !missing.is_empty() {
+            self.asked.clone_from(&missing);
             return Ok(Step::Read(missing));
         }
         for need in reader.needs().to_vec() {
@@ -263,12 +268,12 @@ impl Import {
                 got,
             });
         }
+        if !self.asked.contains(read) {
+            return Err(ImportError::NotAsked { blob, start, end });
+        }
         if self.bootstrap.is_some() {
             self.given.insert((blob, start), bytes);
             return Ok(());
-        }
-        if blob != self.layer.digest || start != 0 || end != self.layer.size {
-            return Err(ImportError::NotAsked { blob, start, end });
         }
         let digest = blob.algorithm().digest(&bytes);
         if digest != blob {
