@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 /// How long a server may take until it listens: real ones need milliseconds, a busy machine more.
 pub const START_MAX: Duration = Duration::from_secs(30);
 
-/// A loopback port that was free a moment ago.
+/// A port of 127.0.0.1 that was free a moment ago; somebody else may take it meanwhile.
 ///
-/// Only for programs that can't bind port 0 themselves: somebody else may take it in between.
+/// Better bind port 0, or use [`free_addr`].
 ///
 /// # Panics
 ///
@@ -17,6 +17,23 @@ pub const START_MAX: Duration = Duration::from_secs(30);
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// A loopback address that was free a moment ago, for programs that can't bind port 0 themselves.
+///
+/// Its host is one of the 16 million that nobody else thinks of, so that nobody takes the port in
+/// between.
+///
+/// # Panics
+///
+/// If there is none.
+#[must_use]
+pub fn free_addr() -> SocketAddr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    // Not 127.0.0.1, whatever the process id.
+    let host = Ipv4Addr::new(127, high | 128, middle, low);
+    let listener = TcpListener::bind((host, 0)).unwrap();
+    listener.local_addr().unwrap()
 }
 
 /// Waits until something listens at `addr`.

@@ -111,10 +111,10 @@ pub fn docker_registry() -> Option<TestRegistry> {
 }
 
 fn start_docker(program: &Path, scratch: &Scratch, dir: &Path) -> (Process, SocketAddr) {
-    // It can't bind port 0 and say which it got, so somebody may be faster: try again then.
+    // It can't bind port 0 and say which it got, so another test may be faster: try again then.
     let mut tries = 5;
     loop {
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, net::free_port()));
+        let addr = net::free_addr();
         let config = serde_json::json!({
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": true}},

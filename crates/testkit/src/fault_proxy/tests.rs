@@ -278,7 +278,7 @@ async fn who_connects_while_it_is_down_is_refused() {
 
 #[tokio::test]
 async fn a_server_that_is_gone_is_a_bad_gateway() {
-    let proxy = FaultProxy::start(([127, 0, 0, 1], crate::net::free_port()).into());
+    let proxy = FaultProxy::start(crate::net::free_addr());
     assert_eq!(fetch(&proxy).await.unwrap().status(), 502);
     proxy.move_upstream(serve());
     assert_eq!(fetch(&proxy).await.unwrap().status(), 200);
