@@ -15,9 +15,10 @@ use draught_testkit::{Process, Scratch, net};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-/// Tells this program, started again, to be a registry: its directory, and a port.
+/// Tells this program, started again, to be a registry: its directory, and the file to write its
+/// address to.
 const DIR: &str = "DRAUGHT_TEST_REGISTRY_DIR";
-const PORT: &str = "DRAUGHT_TEST_REGISTRY_PORT";
+const ADDR: &str = "DRAUGHT_TEST_REGISTRY_ADDR";
 
 /// Kills of one run: enough to hit every step of a push.
 const KILLS: usize = 25;
@@ -26,25 +27,30 @@ const KILLS: usize = 25;
 #[test]
 fn child() {
     let Ok(dir) = std::env::var(DIR) else { return };
-    let port = std::env::var(PORT).unwrap().parse().unwrap();
+    let addr_file = std::env::var(ADDR).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .await
-            .unwrap();
-        let _handle = serve(Registry::open(dir).unwrap(), listener).unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let handle = serve(Registry::open(dir).unwrap(), listener).unwrap();
+        let staged = format!("{addr_file}.new");
+        fs_err::write(&staged, handle.addr().to_string()).unwrap();
+        fs_err::rename(staged, addr_file).unwrap();
         std::future::pending::<()>().await;
     });
 }
 
-fn start(dir: &Path, addr: SocketAddr, log: &Path) -> Process {
+fn start(dir: &Path, scratch: &Scratch) -> (Process, SocketAddr) {
+    let addr_file = scratch.join("addr");
+    fs_err::remove_file(&addr_file).ok();
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--nocapture"]);
-    command.env(DIR, dir).env(PORT, addr.port().to_string());
-    let mut process = Process::start(&mut command, log).unwrap();
-    let listens = || std::net::TcpStream::connect(addr).is_ok();
-    process.wait_until(net::START_MAX, listens).unwrap();
+    command.env(DIR, dir).env(ADDR, &addr_file);
+    let mut process = Process::start(&mut command, &scratch.join("log")).unwrap();
     process
+        .wait_until(net::START_MAX, || addr_file.exists())
+        .unwrap();
+    let addr = fs_err::read_to_string(addr_file).unwrap();
+    (process, addr.parse().unwrap())
 }
 
 /// Blobs and tags that a registry has answered for.
@@ -121,12 +127,11 @@ fn assert_whole(dir: &Path) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_at_any_moment_loses_nothing_that_was_promised() {
     let scratch = Scratch::new();
-    let (dir, log) = (scratch.join("registry"), scratch.join("log"));
+    let dir = scratch.join("registry");
     let promised = Arc::new(Mutex::new(Promised::default()));
     let mut pushed = 0;
     for round in 0..KILLS {
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, net::free_port()));
-        let process = start(&dir, addr, &log);
+        let (process, addr) = start(&dir, &scratch);
         assert_kept(addr, &promised).await;
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..4)
@@ -152,8 +157,7 @@ async fn a_kill_at_any_moment_loses_nothing_that_was_promised() {
         }
         pushed += promised.lock().unwrap().tags.len();
     }
-    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, net::free_port()));
-    let _process = start(&dir, addr, &log);
+    let (_process, addr) = start(&dir, &scratch);
     assert_kept(addr, &promised).await;
     assert_whole(&dir);
     assert!(pushed > KILLS, "only {pushed} images were pushed");
