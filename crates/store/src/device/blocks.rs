@@ -25,6 +25,9 @@ pub(super) struct Blocks<S> {
     map: Map<S>,
     present: Bits,
     poisoned: AtomicBool,
+    /// Whether durable bits may have been written that no synchronization of the map followed. So it is
+    /// after opening: what an earlier process wrote may be in the page cache only.
+    map_is_unsynced: AtomicBool,
     /// Held for a whole synchronization: two would write each other's durable bits backwards.
     syncing: Mutex<()>,
     /// The bits known to be durable. Held while the map file is written and while `present` changes, so
@@ -101,6 +104,7 @@ impl<S: Storage> Blocks<S> {
             map,
             present: Bits::new(present),
             poisoned: AtomicBool::new(false),
+            map_is_unsynced: AtomicBool::new(true),
             syncing: Mutex::new(()),
             durable: Mutex::new(durable),
         }
@@ -207,38 +211,46 @@ impl<S: Storage> Blocks<S> {
         // Marked, hence written before the data is made durable below.
         let snapshot = self.present.snapshot();
         let dirty = dirty_sectors(&snapshot, &self.durable.lock());
-        if dirty.is_empty() {
+        if dirty.is_empty() && !self.map_is_unsynced.load(Ordering::Acquire) {
             return Ok(());
         }
-        // A full disk that shows only now has lost data like any other failure here.
-        self.data
-            .sync_data()
-            .map_err(|error| self.broken("make durable the data of", error))?;
-        {
-            let durable = self.durable.lock();
-            if self.is_poisoned() {
-                return Err(self.refused());
-            }
-            for sectors in dirty {
-                if let Err(error) = self.map.write_words(
-                    Area::Durable,
-                    sectors,
-                    |sector| words_of(&snapshot, sector),
-                    |_| (),
-                ) {
-                    drop(durable);
-                    return Err(self.failed("write durable blocks to the map of", error));
-                }
-            }
+        if !dirty.is_empty() {
+            // A full disk that shows only now has lost data like any other failure here.
+            self.data
+                .sync_data()
+                .map_err(|error| self.broken("make durable the data of", error))?;
+            self.write_durable(&snapshot, dirty)?;
         }
         self.map
             .sync()
             .map_err(|error| self.broken("make durable the map of", error))?;
+        self.map_is_unsynced.store(false, Ordering::Release);
         let mut durable = self.durable.lock();
         if self.is_poisoned() {
             return Err(self.refused());
         }
         *durable = snapshot;
+        Ok(())
+    }
+
+    /// Writes the durable bits of `sectors`, whose data is durable.
+    fn write_durable(
+        &self,
+        snapshot: &[u64],
+        sectors: Vec<Range<usize>>,
+    ) -> Result<(), WriteError> {
+        let durable = self.durable.lock();
+        if self.is_poisoned() {
+            return Err(self.refused());
+        }
+        self.map_is_unsynced.store(true, Ordering::Release);
+        for run in sectors {
+            let words = |sector| words_of(snapshot, sector);
+            if let Err(error) = self.map.write_words(Area::Durable, run, words, |_| ()) {
+                drop(durable);
+                return Err(self.failed("write durable blocks to the map of", error));
+            }
+        }
         Ok(())
     }
 

@@ -273,17 +273,10 @@ impl Storage for SimStorage {
             });
             return Ok(());
         };
-        // Some part of it is written, and the sector after that is torn.
-        let whole = narrow(state.random.below(widen(bytes.len() / SECTOR) + 1)) * SECTOR;
-        let mut part = bytes[..whole].to_vec();
-        if whole < bytes.len() && state.random.coin() {
-            let old = state.now.of(which).sector((offset + widen(whole)) / 512);
-            part.extend(torn(
-                &mut state.random,
-                &old,
-                bytes[whole..whole + SECTOR].try_into().unwrap(),
-            ));
-        }
+        // Some sectors of it are written. None is torn: what fails is finding space or a disk for a
+        // page, not the copy into it. A power cut may still tear any of them.
+        let sectors = narrow(state.random.below(widen(bytes.len() / SECTOR) + 1));
+        let part = bytes[..sectors * SECTOR].to_vec();
         if !part.is_empty() {
             state.happen(Event::Write {
                 which,

@@ -494,6 +494,30 @@ fn a_synchronization_without_news_touches_no_disk() {
 }
 
 #[test]
+fn durable_bits_that_a_killed_process_wrote_are_made_durable_by_the_next() {
+    let (disk, blocks) = new_world();
+    fill(&blocks, &disk, &(0..1)).unwrap();
+    sync(&blocks, &disk).unwrap();
+    let history = disk.history();
+    // Killed after it wrote the durable bits, before it made them durable.
+    let end = history
+        .events
+        .iter()
+        .rposition(|event| matches!(event, Event::Synced { which: Which::Map }))
+        .unwrap();
+    let left = history.process_crash(end, &mut Random(0));
+    let disk = Disk::new(left, 0);
+    let next = open(&disk, boot(0)).unwrap();
+    next.sync().unwrap();
+    let events = disk.history().events;
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, Event::Synced { which: Which::Map }))
+    );
+}
+
+#[test]
 fn bits_of_another_boot_never_come_back() {
     let (disk, blocks) = new_world();
     fill(&blocks, &disk, &(0..2)).unwrap();
