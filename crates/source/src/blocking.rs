@@ -27,6 +27,9 @@ pub struct BlobReader {
 impl BlobReader {
     /// Reads a stream on a runtime's behalf. The task ends with the stream, with the reader, or with the
     /// runtime.
+    ///
+    /// A reader that is not read keeps one of the [`crate::STREAMS_PER_HOST`] places: who makes more readers
+    /// than that must be able to read any of them, or the last may wait for a place for ever.
     #[must_use]
     pub fn new(mut stream: BlobStream, runtime: &Handle) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES_MAX);

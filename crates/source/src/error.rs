@@ -47,6 +47,14 @@ pub enum SourceError {
         /// How long we waited.
         silent_ms: u128,
     },
+    /// Something comes, but by drops.
+    #[error("{host} sends less than {rate_bytes_per_s_min} bytes per second")]
+    TooSlow {
+        /// `host` or `host:port`.
+        host: String,
+        /// What it should send at least.
+        rate_bytes_per_s_min: u64,
+    },
     /// An answer other than the one hoped for.
     #[error("{host} answered {status} to {request}{detail}")]
     Status {
@@ -297,6 +305,7 @@ impl SourceError {
         match self {
             Self::Transport { .. }
             | Self::Stalled { .. }
+            | Self::TooSlow { .. }
             | Self::ShortBody { .. }
             | Self::ContentRange { .. } => Class::Unavailable { retry_after: None },
             Self::Status {

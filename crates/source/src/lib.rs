@@ -50,7 +50,8 @@ pub use registry::{Client, RegistryRepository};
 pub use repository::{Repository, Source};
 pub use secret::Secret;
 pub use settings::{
-    ATTEMPTS, COMMIT_TIMEOUT, CONNECT_TIMEOUT, RANGE_BYTES_MAX, REQUESTS_PER_HOST, RETRY_DELAY,
-    RETRY_DELAY_MAX, SKIP_BYTES_MAX, STALL_TIMEOUT, STREAMS_PER_HOST, Settings,
+    ATTEMPTS, COMMIT_TIMEOUT, CONNECT_TIMEOUT, RANGE_BYTES_MAX, RATE_BYTES_PER_S_MIN,
+    REQUESTS_PER_HOST, RETRY_DELAY, RETRY_DELAY_MAX, SKIP_BYTES_MAX, STALL_TIMEOUT,
+    STREAMS_PER_HOST, Settings,
 };
 pub use stream::BlobStream;

@@ -12,6 +12,11 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may be silent in the middle of an answer, or before it.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes per second below which an answer that is held in memory (a range, a manifest) is given up, beside
+/// [`STALL_TIMEOUT`]: a server that sends a byte now and then would else hold a reader for days. Slower than
+/// any modem of this century.
+pub const RATE_BYTES_PER_S_MIN: u64 = 8 << 10;
+
 /// How long a registry may take after the last byte of an upload: some verify or copy the blob then.
 pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -56,6 +61,8 @@ pub(crate) const LIST_PAGES_MAX: usize = 100;
 pub struct Settings {
     /// Hosts (`host` or `host:port`) that speak plain HTTP. Loopback hosts always do.
     pub plain_http: Vec<String>,
+    /// Loopback hosts (`host` or `host:port`) that speak TLS nevertheless.
+    pub loopback_tls: Vec<String>,
     /// Files, or directories of files, with certificate authorities (PEM) beside the system's.
     pub tls_ca: Vec<PathBuf>,
     /// Where credentials are.
@@ -80,6 +87,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             plain_http: Vec::new(),
+            loopback_tls: Vec::new(),
             tls_ca: Vec::new(),
             credentials: CredentialFiles::none(),
             connect_timeout: CONNECT_TIMEOUT,
@@ -106,10 +114,11 @@ impl Settings {
     #[must_use]
     pub fn is_plain_http(&self, host: &str) -> bool {
         let name = without_port(host);
-        is_loopback(host)
-            || self.plain_http.iter().any(|listed| {
-                listed.eq_ignore_ascii_case(host) || listed.eq_ignore_ascii_case(name)
-            })
+        let is_listed = |list: &[String]| {
+            list.iter()
+                .any(|it| it.eq_ignore_ascii_case(host) || it.eq_ignore_ascii_case(name))
+        };
+        is_listed(&self.plain_http) || is_loopback(host) && !is_listed(&self.loopback_tls)
     }
 }
 
@@ -137,6 +146,7 @@ mod tests {
     fn plain_http_is_for_loopback_and_listed_hosts_only() {
         let settings = Settings {
             plain_http: vec!["registry.lan".to_owned(), "other.lan:5000".to_owned()],
+            loopback_tls: vec!["localhost:5443".to_owned()],
             ..Settings::default()
         };
         for (host, expect) in [
@@ -144,6 +154,7 @@ mod tests {
             ("127.1.2.3", true),
             ("localhost", true),
             ("localhost:1", true),
+            ("localhost:5443", false),
             ("[::1]:5000", true),
             ("registry.lan", true),
             ("registry.lan:5000", true),

@@ -1,6 +1,6 @@
 //! Answers: their headers, and their bodies within limits and time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::StatusCode;
@@ -9,10 +9,13 @@ use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::error::SourceError;
-use crate::settings::ERROR_BYTES_MAX;
+use crate::settings::{ERROR_BYTES_MAX, RATE_BYTES_PER_S_MIN};
 
 /// Characters of a registry's message that an error repeats.
 const DETAIL_CHARS_MAX: usize = 300;
+
+/// How long the end of a body that nobody needs is waited for: a new connection costs less.
+const DISCARD_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// An answer whose body is still to come. Its place among the host's requests is free when it is dropped.
 #[derive(Debug)]
@@ -57,9 +60,31 @@ impl Answer {
 
     /// The next piece of the body; `None` at its end.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, SourceError> {
-        match tokio::time::timeout(self.stall_timeout, self.response.chunk()).await {
+        let deadline = Instant::now() + self.stall_timeout;
+        self.chunk_before(deadline).await
+    }
+
+    /// When a body of this length must be there.
+    pub(crate) fn deadline(&self, bytes: u64) -> Instant {
+        let transfer = Duration::from_secs(bytes / RATE_BYTES_PER_S_MIN);
+        Instant::now() + self.stall_timeout + transfer
+    }
+
+    /// The next piece of the body, if it comes before the deadline and without a silence.
+    pub(crate) async fn chunk_before(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<Bytes>, SourceError> {
+        let wait = deadline
+            .saturating_duration_since(Instant::now())
+            .min(self.stall_timeout);
+        match tokio::time::timeout(wait, self.response.chunk()).await {
             Ok(Ok(piece)) => Ok(piece),
             Ok(Err(source)) => Err(SourceError::transport(&self.host, source)),
+            Err(_) if wait < self.stall_timeout => Err(SourceError::TooSlow {
+                host: self.host.clone(),
+                rate_bytes_per_s_min: RATE_BYTES_PER_S_MIN,
+            }),
             Err(_) => Err(SourceError::Stalled {
                 host: self.host.clone(),
                 silent_ms: self.stall_timeout.as_millis(),
@@ -73,9 +98,10 @@ impl Answer {
         what: &str,
         limit_bytes: usize,
     ) -> Result<Bytes, SourceError> {
+        let limit = u64::try_from(limit_bytes).unwrap_or(u64::MAX);
         let too_long = || SourceError::TooLong {
             what: what.to_owned(),
-            limit_bytes: u64::try_from(limit_bytes).unwrap_or(u64::MAX),
+            limit_bytes: limit,
         };
         let announced = self.content_length().map(usize::try_from);
         let capacity = match announced {
@@ -83,8 +109,9 @@ impl Answer {
             Some(Ok(bytes)) if bytes <= limit_bytes => bytes,
             Some(_) => return Err(too_long()),
         };
+        let deadline = self.deadline(self.content_length().unwrap_or(limit));
         let mut body = BytesMut::with_capacity(capacity);
-        while let Some(piece) = self.chunk().await? {
+        while let Some(piece) = self.chunk_before(deadline).await? {
             if piece.len() > limit_bytes.saturating_sub(body.len()) {
                 return Err(too_long());
             }
@@ -93,11 +120,13 @@ impl Answer {
         Ok(body.freeze())
     }
 
-    /// Reads a short body to its end, so that the connection can be used again.
+    /// Reads a short body to its end, so that the connection can be used again; gives up early, for the body
+    /// is of no interest.
     pub(crate) async fn discard(mut self) {
         let mut left = ERROR_BYTES_MAX;
+        let deadline = Instant::now() + self.stall_timeout.min(DISCARD_TIMEOUT);
         while left > 0 {
-            match self.chunk().await {
+            match self.chunk_before(deadline).await {
                 Ok(Some(piece)) => left = left.saturating_sub(piece.len()),
                 Ok(None) | Err(_) => return,
             }

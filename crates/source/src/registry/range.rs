@@ -156,9 +156,10 @@ async fn read(
         // No more than SKIP_BYTES_MAX.
         skip = usize::try_from(range.start).unwrap_or(usize::MAX);
     }
+    let deadline = answer.deadline(range.end.saturating_sub(range.start));
     let mut body = BytesMut::new();
     while body.len() < length {
-        let Some(mut piece) = answer.chunk().await? else {
+        let Some(mut piece) = answer.chunk_before(deadline).await? else {
             return Err(SourceError::ShortBody {
                 host: answer.host().to_owned(),
                 expected: u64::try_from(length).unwrap_or(u64::MAX),

@@ -14,12 +14,18 @@ use crate::http::{Answer, Lane, Request};
 use crate::retry::Backoff;
 use crate::stream::BlobStream;
 
+/// Bytes that a connection must bring before it breaks for the next to count as a new first try: a
+/// download may break as often as it likes if it comes further.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
 /// A download that goes on where it broke.
 struct Download {
     repository: RegistryRepository,
     digest: Digest,
     size: u64,
     position: u64,
+    /// Where the last connection broke.
+    broke_at: u64,
     answer: Option<Answer>,
     pending: Option<Bytes>,
     backoff: Backoff,
@@ -36,6 +42,7 @@ impl RegistryRepository {
             digest: descriptor.digest,
             size: descriptor.size,
             position: 0,
+            broke_at: 0,
             answer: None,
             pending: None,
             backoff: Backoff::new(self.settings()),
@@ -79,6 +86,10 @@ impl Download {
                 Err(error) => {
                     self.answer = None;
                     self.pending = None;
+                    if self.position.saturating_sub(self.broke_at) >= PROGRESS_BYTES {
+                        self.backoff = Backoff::new(self.repository.settings());
+                    }
+                    self.broke_at = self.position;
                     self.backoff.wait(error).await?;
                 }
             }

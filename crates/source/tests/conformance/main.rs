@@ -1,0 +1,13 @@
+//! Every place that images are in, good ways and bad ways to it, and servers that lie.
+#![expect(
+    clippy::unwrap_used,
+    reason = "what fails here fails the test that called it"
+)]
+
+mod archives;
+mod faults;
+mod hostile;
+mod login;
+mod places;
+mod support;
+mod tls;
