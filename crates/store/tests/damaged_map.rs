@@ -1,9 +1,5 @@
 //! Whatever becomes of a map file, no block counts that was not marked.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "what fails here fails the test"
-)]
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod common;
 
