@@ -1,6 +1,5 @@
 //! A directory as an image.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use draught_oci::{Any, Document, ImageConfig, Platform};
@@ -16,7 +15,7 @@ use crate::progress::Progress;
 
 /// Packs a directory into an image of one layer, with a configuration that says nothing but the platform.
 pub(super) async fn convert(
-    rootfs: &Path,
+    mut directory: Directory,
     options: &PackOptions,
     platform: &PlatformChoice,
     tag: &str,
@@ -30,8 +29,6 @@ pub(super) async fn convert(
     progress.image_started(&platform, 1);
     let mut packer =
         ImagePacker::new(options.clone()).map_err(|source| ConvertError::Options { source })?;
-    let mut directory =
-        Directory::open(rootfs).map_err(|source| ConvertError::OpenDirectory { source })?;
     let told = Arc::clone(progress);
     let outcome;
     (packer, outcome) = blocking(move || {

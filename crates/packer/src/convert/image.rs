@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use draught_digest::Digest;
-use draught_importer::{Format, detect};
+use draught_importer::{Format, NYDUS_BLOB_MEDIA_TYPE, detect};
 use draught_oci::{Descriptor, Document, ImageConfig, Manifest, Platform, media_type};
 use draught_source::Repository;
 
@@ -26,7 +26,8 @@ struct Packed {
     blobs: Vec<Option<Digest>>,
 }
 
-/// Why an image can't be converted, if so: then it can still be carried over.
+/// Checks that an image can be converted. [`ConvertError::System`] and [`ConvertError::Format`] say that
+/// it is another kind of thing, which can still be carried over.
 pub(super) fn check(
     manifest: &Document<Manifest>,
     platform: &Platform,
@@ -44,7 +45,11 @@ pub(super) fn check(
             ),
         });
     }
-    let why = match detect(manifest) {
+    let format = detect(manifest);
+    if !matches!(format, Format::Nydus { .. }) {
+        check_layers(&manifest.layers)?;
+    }
+    let why = match format {
         Format::Nydus { .. } => "it is a nydus image already".to_owned(),
         // An image without layers is an image nevertheless.
         Format::Unsupported { why } if !manifest.layers.is_empty() => why,
@@ -54,6 +59,22 @@ pub(super) fn check(
         manifest: manifest.digest(),
         why,
     })
+}
+
+fn check_layers(layers: &[Descriptor]) -> Result<(), ConvertError> {
+    for (index, layer) in layers.iter().enumerate() {
+        let media_type = media_type::essence(&layer.media_type);
+        if media_type::layer_compression(&media_type).is_none()
+            && media_type != NYDUS_BLOB_MEDIA_TYPE
+        {
+            return Err(ConvertError::MediaType {
+                layer: index + 1,
+                digest: layer.digest,
+                media_type: layer.media_type.clone(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Converts an image; its manifest is given back, not written.
@@ -71,15 +92,6 @@ pub(super) async fn convert(
             layers: layers.len(),
             diff_ids: diff_ids.len(),
         });
-    }
-    for (index, layer) in layers.iter().enumerate() {
-        if media_type::layer_compression(&media_type::essence(&layer.media_type)).is_none() {
-            return Err(ConvertError::MediaType {
-                layer: index + 1,
-                digest: layer.digest,
-                media_type: layer.media_type.clone(),
-            });
-        }
     }
     progress.image_started(&config.platform, layers.len());
     let mut packer =

@@ -65,8 +65,12 @@ impl Conversion<'_> {
         }
         let config = read_config(self.from, &manifest.config).await?;
         let platform = descriptor.platform.as_ref().unwrap_or(&config.platform);
-        if image::check(manifest, platform).is_err() {
-            return self.carry_over(descriptor, document, 0).await;
+        match image::check(manifest, platform) {
+            Ok(()) => {}
+            Err(ConvertError::System { .. } | ConvertError::Format { .. }) => {
+                return self.carry_over(descriptor, document, 0).await;
+            }
+            Err(error) => return Err(error),
         }
         let (converted, report) = image::convert(
             self.from,

@@ -11,6 +11,7 @@ use super::image;
 use super::index::{self, Conversion};
 use super::options::{ConvertOptions, Converted, PlatformChoice};
 use super::push::Pusher;
+use crate::directory::Directory;
 use crate::progress::Progress;
 
 /// Converts the image at `from` and writes it to `to`, whose tag changes last of all.
@@ -30,9 +31,12 @@ pub async fn convert(
     pack.check()
         .map_err(|source| ConvertError::Options { source })?;
     if let Location::Directory { rootfs } = from {
+        let directory =
+            Directory::open(rootfs).map_err(|source| ConvertError::OpenDirectory { source })?;
         let (to, tag) = create(client, to).await?;
         let pusher = Pusher::new(to, None, Arc::clone(&progress));
-        return directory::convert(rootfs, pack, &options.platform, &tag, pusher, &progress).await;
+        let platform = &options.platform;
+        return directory::convert(directory, pack, platform, &tag, pusher, &progress).await;
     }
     let read_failed = |source| ConvertError::Read {
         what: from.to_string(),
