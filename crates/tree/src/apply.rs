@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 
-use crate::entry::{Entry, EntryKind, Meta};
+use crate::entry::{Entry, EntryKind, Meta, Xattrs};
 use crate::node::{Kind, Name, Node, NodeId, Tree};
 
 /// The prefix of a whiteout's name.
@@ -29,6 +29,10 @@ pub struct Limits {
     /// Bytes of all extended attributes of an inode, names included: what an inode's 16-bit count of
     /// 4-byte units can express, less headers.
     pub xattr_bytes_max: usize,
+    /// Bytes of all names, links' targets and extended attributes in the tree, which are kept in
+    /// memory. 1 GiB: an image of a million files has some 100 MB of them, labels included, while a
+    /// small layer can decode to any number of large attributes.
+    pub text_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -40,6 +44,7 @@ impl Default for Limits {
             symlink_bytes_max: 4095,
             hops_max: 40,
             xattr_bytes_max: 128 << 10,
+            text_bytes_max: 1 << 30,
         }
     }
 }
@@ -126,6 +131,7 @@ impl Tree {
     /// Begins the next layer: what is in the tree so far is "lower" to the entries applied from now on.
     pub fn begin_layer(&mut self) {
         self.layers = self.layers.saturating_add(1);
+        self.books.stripped.clear();
     }
 
     /// How many layers were begun.
@@ -143,7 +149,7 @@ impl Tree {
     /// # Errors
     /// See [`ApplyError`]. The tree stays usable, the entry had no effect but for parent directories.
     pub fn apply(&mut self, entry: Entry, limits: &Limits) -> Result<Option<NodeId>, ApplyError> {
-        check_entry(&entry, self.nodes.len(), limits)?;
+        check_entry(&entry, self.nodes.len(), self.books.text_bytes, limits)?;
         let Some(name) = components(&entry.path).next_back().map(<[u8]>::to_vec) else {
             return self.apply_root(entry);
         };
@@ -166,7 +172,7 @@ impl Tree {
                 path: show(&entry.path),
             });
         }
-        self.node_mut(Self::ROOT).meta = entry.meta;
+        self.set_meta(Self::ROOT, entry.meta);
         Ok(Some(Self::ROOT))
     }
 
@@ -294,7 +300,7 @@ impl Tree {
                 if let Some(there) = there
                     && matches!(self.node(there.node).kind, Kind::Directory(_))
                 {
-                    self.node_mut(there.node).meta = entry.meta;
+                    self.set_meta(there.node, entry.meta);
                     let name = Name {
                         node: there.node,
                         layer: self.layers,
@@ -316,6 +322,13 @@ impl Tree {
         };
         self.remove(parent, &name);
         self.insert(&entry.path, parent, name, entry.meta, kind, limits)
+    }
+
+    fn set_meta(&mut self, id: NodeId, meta: Meta) {
+        let old = std::mem::replace(&mut self.node_mut(id).meta, meta);
+        let added = xattr_bytes(&self.node(id).meta);
+        let text_bytes = self.books.text_bytes.saturating_sub(xattr_bytes(&old));
+        self.books.text_bytes = text_bytes.saturating_add(added);
     }
 
     /// Lets the last component of `path` in `parent` stand for `name`.
@@ -368,6 +381,7 @@ impl Tree {
         if there.is_none_or(|there| there.node != found.node) {
             self.node_mut(found.node).names += 1;
             self.remove(parent, &name);
+            self.books.text_bytes = self.books.text_bytes.saturating_add(name.len() as u64);
         }
         if let Kind::Directory(children) = &mut self.node_mut(parent).kind {
             children.insert(
@@ -401,6 +415,8 @@ impl Tree {
             ));
         };
         let id = NodeId(index);
+        let text_bytes = name.len() as u64 + target_bytes(&kind) + xattr_bytes(&meta);
+        self.books.text_bytes = self.books.text_bytes.saturating_add(text_bytes);
         self.nodes.push(Node {
             meta,
             kind,
@@ -421,22 +437,38 @@ impl Tree {
         let Some(removed) = children.remove(name) else {
             return;
         };
+        let mut text_bytes = name.len() as u64;
         let mut doomed = vec![removed.node];
         while let Some(id) = doomed.pop() {
             let node = self.node_mut(id);
             node.names = node.names.saturating_sub(1);
-            if node.names == 0
-                && let Kind::Directory(children) = &mut node.kind
-            {
-                doomed.extend(std::mem::take(children).into_values().map(|name| name.node));
+            if node.names > 0 {
+                continue;
+            }
+            // The index stays taken, what is behind it is given back.
+            text_bytes += target_bytes(&node.kind) + xattr_bytes(&node.meta);
+            node.meta.xattrs = Xattrs::new();
+            match &mut node.kind {
+                Kind::Directory(children) => {
+                    for (name, child) in std::mem::take(children) {
+                        text_bytes += name.len() as u64;
+                        doomed.push(child.node);
+                    }
+                }
+                Kind::Symlink(target) => *target = Box::default(),
+                _ => {}
             }
         }
+        self.books.text_bytes = self.books.text_bytes.saturating_sub(text_bytes);
     }
 
     /// Takes away what lower layers brought below a directory.
     fn strip_lower(&mut self, directory: NodeId) {
         // Depth is bounded by the length of a path, but recursion is not needed: collect, then
         // decide from the deepest directory up.
+        if !self.books.stripped.insert(directory) {
+            return;
+        }
         let mut order = vec![directory];
         let mut at = 0;
         while let Some(id) = order.get(at).copied() {
@@ -446,7 +478,9 @@ impl Tree {
             let directories: Vec<NodeId> = directories
                 .filter(|id| self.node(*id).children().is_some())
                 .collect();
-            order.extend(directories);
+            // Each directory is looked at once a layer, however many whiteouts there are.
+            let fresh = directories.into_iter();
+            order.extend(fresh.filter(|id| self.books.stripped.insert(*id)));
         }
         for id in order.into_iter().rev() {
             let lower: Vec<Box<[u8]>> = self
@@ -493,7 +527,27 @@ fn too_large(path: &[u8], what: &'static str, value: usize, limit: usize) -> App
     }
 }
 
-fn check_entry(entry: &Entry, inodes: usize, limits: &Limits) -> Result<(), ApplyError> {
+/// Bytes of extended attributes, names included.
+fn xattr_bytes(meta: &Meta) -> u64 {
+    let bytes = meta.xattrs.iter();
+    bytes
+        .map(|(name, value)| (name.len() + value.len()) as u64)
+        .sum()
+}
+
+fn target_bytes(kind: &Kind) -> u64 {
+    match kind {
+        Kind::Symlink(target) => target.len() as u64,
+        _ => 0,
+    }
+}
+
+fn check_entry(
+    entry: &Entry,
+    inodes: usize,
+    text_bytes: u64,
+    limits: &Limits,
+) -> Result<(), ApplyError> {
     let path = &*entry.path;
     let check = |what, value, limit| {
         if value > limit {
@@ -512,23 +566,27 @@ fn check_entry(entry: &Entry, inodes: usize, limits: &Limits) -> Result<(), Appl
         }
         check("the length of a name", name.len(), limits.name_bytes_max)?;
     }
+    // The path stands for its last name and for the parents that are made.
+    let mut text_bytes = text_bytes.saturating_add(path.len() as u64);
     if let EntryKind::Symlink(target) | EntryKind::HardLink(target) = &entry.kind {
         check(
             "the length of its target",
             target.len(),
             limits.symlink_bytes_max,
         )?;
+        text_bytes = text_bytes.saturating_add(target.len() as u64);
     }
-    let xattrs = entry
-        .meta
-        .xattrs
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let xattr_bytes = xattr_bytes(&entry.meta);
+    text_bytes = text_bytes.saturating_add(xattr_bytes);
     check(
         "the size of its extended attributes",
-        xattrs,
+        usize::try_from(xattr_bytes).unwrap_or(usize::MAX),
         limits.xattr_bytes_max,
+    )?;
+    check(
+        "the size of all names, targets and extended attributes",
+        usize::try_from(text_bytes).unwrap_or(usize::MAX),
+        usize::try_from(limits.text_bytes_max).unwrap_or(usize::MAX),
     )?;
     check("the number of inodes", inodes, limits.inodes_max)
 }

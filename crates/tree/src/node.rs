@@ -1,6 +1,6 @@
 //! Nodes and the arena that holds them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::chunk::{ChunkId, ChunkMap};
 use crate::entry::Meta;
@@ -102,9 +102,29 @@ impl Node {
 pub struct Tree {
     pub(crate) nodes: Vec<Node>,
     pub(crate) layers: u16,
+    pub(crate) books: Books,
     /// Where the content of the files lies.
     pub map: ChunkMap,
 }
+
+/// What is counted while entries are applied.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Books {
+    /// Bytes of the names, links' targets and extended attributes in the tree.
+    pub(crate) text_bytes: u64,
+    /// The directories that hold nothing of lower layers any more: none of it can come back before
+    /// the next layer begins.
+    pub(crate) stripped: BTreeSet<NodeId>,
+}
+
+/// Trees that hold the same are equal, however they came to be.
+impl PartialEq for Books {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Books {}
 
 impl Default for Tree {
     fn default() -> Self {
@@ -130,6 +150,7 @@ impl Tree {
         Self {
             nodes: vec![root],
             layers: 0,
+            books: Books::default(),
             map: ChunkMap::default(),
         }
     }

@@ -269,3 +269,72 @@ fn the_number_of_inodes_is_limited() {
         Err(ApplyError::TooLarge { .. })
     ));
 }
+
+#[test]
+fn the_size_of_names_targets_and_attributes_is_limited_and_given_back() {
+    let mut tree = Tree::new();
+    let limits = Limits {
+        text_bytes_max: 1000,
+        ..Limits::default()
+    };
+    tree.begin_layer();
+    let mut heavy = file("dir/heavy");
+    heavy.meta.xattrs = vec![(b"user.x"[..].into(), vec![0; 500].into())];
+    let target = "t".repeat(400);
+    for _ in 0..3 {
+        tree.apply(heavy.clone(), &limits).unwrap();
+        tree.apply(link("dir/again", "dir/heavy"), &limits).unwrap();
+        let error = tree.apply(heavy.clone(), &limits).unwrap_err();
+        assert!(error.to_string().contains("all names"), "{error}");
+        tree.apply(file("dir"), &limits).unwrap();
+        tree.apply(symlink("l", &target), &limits).unwrap();
+        tree.apply(symlink("l", &target), &limits).unwrap();
+        tree.apply(directory("dir"), &limits).unwrap();
+        tree.apply(file("l"), &limits).unwrap();
+    }
+    assert_eq!(tree.books.text_bytes, 4);
+    let mut root = directory(".");
+    root.meta.xattrs = heavy.meta.xattrs;
+    for _ in 0..3 {
+        tree.apply(root.clone(), &Limits::default()).unwrap();
+    }
+    assert_eq!(tree.books.text_bytes, 4 + 506);
+}
+
+#[test]
+fn whiteouts_without_end_cost_no_more_than_one() {
+    // Quadratic work would be 10^10 steps here, and take minutes.
+    let many = 100_000;
+    let mut tree = Tree::new();
+    let limits = Limits::default();
+    tree.begin_layer();
+    for at in 0..many {
+        tree.apply(file(&format!("d/e/{at}")), &limits).unwrap();
+    }
+    tree.begin_layer();
+    for at in 0..many {
+        tree.apply(file(&format!("d/e/new-{at}")), &limits).unwrap();
+    }
+    for _ in 0..many {
+        tree.apply(file("d/e/.wh..wh..opq"), &limits).unwrap();
+        tree.apply(file("d/.wh.e"), &limits).unwrap();
+    }
+    assert_eq!(tree.walk().count(), many + 3);
+}
+
+#[test]
+fn what_a_layer_hid_stays_hidden_and_the_next_layer_hides_anew() {
+    check(
+        vec![
+            vec![file("d/a"), file("d/e/a")],
+            vec![
+                file("d/.wh..wh..opq"),
+                file("d/b"),
+                file("d/e/b"),
+                file("d/.wh..wh..opq"),
+            ],
+            vec![file("d/c"), file("d/.wh..wh..opq")],
+        ],
+        &["d/", "d/c"],
+    );
+}
