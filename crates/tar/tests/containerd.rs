@@ -76,7 +76,7 @@ fn unpacked(containerd: &Path, ctr: &Path, layout: &Path, scratch: &Scratch) -> 
     let root = mounts
         .split_whitespace()
         .find(|word| word.starts_with(dir))
-        .unwrap_or_else(|| panic!("{mounts}"));
+        .unwrap();
     let snapshot = compare::snapshot_dir(&PathBuf::from(root));
     daemon.stop().unwrap();
     snapshot
