@@ -1,0 +1,207 @@
+//! Content that is read lazily: metadata, tables, chunks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result};
+use draught_digest::Digest;
+use draught_importer::{Details, Nydus, Opened};
+use draught_oci::{Descriptor, Manifest};
+use draught_rafs::blob::{
+    BlobInfo, ChunkTable, TOC_TAIL_BYTES, TableLimits, Toc, TocEntry, TocLimits,
+};
+use draught_source::{BlobReader, Repository, Source as _};
+use draught_tree::{BlobId, Chunk, ChunkId, ChunkMap, Kind, Tree};
+use tokio::runtime::Handle;
+
+use super::blob::{self, Contents};
+use super::fault::{Fault, Findings};
+use crate::open;
+use crate::progress::Reporter;
+
+/// Bytes of the header behind a chunk-info table.
+const TABLE_HEADER_BYTES: u64 = 4096;
+
+/// Checks an image's metadata and its blobs.
+pub(crate) async fn check(
+    repository: &Repository,
+    manifest: &Manifest,
+    layers: &[Descriptor],
+    findings: &mut Findings,
+    reporter: &Reporter,
+) -> Result<()> {
+    reporter.part("metadata");
+    let opened = match open::import(repository, manifest).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            let error = error.context("read the image's metadata");
+            findings.add(Fault::from_error(&manifest.config.digest, &error));
+            return Ok(());
+        }
+    };
+    let Opened {
+        tree,
+        details: Details::Nydus(nydus),
+        ..
+    } = opened;
+    let mut named: BTreeSet<Digest> = BTreeSet::new();
+    let mut wrong: Vec<(ChunkId, Fault)> = Vec::new();
+    for (id, info) in (0..).map(BlobId).zip(&nydus.blobs) {
+        let Some(digest) = tree.map.blob(id).map(|blob| blob.digest) else {
+            continue;
+        };
+        named.insert(digest);
+        let Some(layer) = layers.iter().find(|layer| layer.digest == digest) else {
+            findings.add(Fault::of(
+                &digest,
+                "the metadata names this blob, the manifest does not",
+            ));
+            continue;
+        };
+        reporter.part(format!("blob {digest}"));
+        let checked = tables(repository, layer, &tree.map, id, info, &nydus).await;
+        findings.add_error(&digest, checked.context("check the tables"));
+        wrong.extend(chunks(repository, layer, &tree.map, id, findings, reporter).await?);
+    }
+    for layer in layers.iter().filter(|layer| !named.contains(&layer.digest)) {
+        // Nothing reads it, so nothing can be wrong with it, but it should be what it says.
+        findings.blobs += 1;
+        findings.bytes = findings.bytes.saturating_add(layer.size);
+        let drained = drain(repository, layer).await;
+        findings.add_error(&layer.digest, drained);
+    }
+    name_files(&tree, wrong, findings);
+    Ok(())
+}
+
+/// Reads a blob to its end.
+async fn drain(repository: &Repository, layer: &Descriptor) -> Result<()> {
+    let blob = repository.blob(layer).await?;
+    let mut reader = BlobReader::new(blob, &Handle::current());
+    let drain = move || std::io::copy(&mut reader, &mut std::io::sink());
+    tokio::task::spawn_blocking(drain)
+        .await?
+        .context("read the blob")?;
+    Ok(())
+}
+
+/// Streams a blob and verifies its chunks. Faults of chunks come back with their chunk, for the path.
+async fn chunks(
+    repository: &Repository,
+    layer: &Descriptor,
+    map: &ChunkMap,
+    id: BlobId,
+    findings: &mut Findings,
+    reporter: &Reporter,
+) -> Result<Vec<(ChunkId, Fault)>> {
+    let contents = Contents::of(map, id, layer);
+    findings.blobs += 1;
+    findings.bytes = findings.bytes.saturating_add(layer.size);
+    findings.chunks += contents.chunks();
+    let stream = match repository.blob(layer).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            findings.add(Fault::from_error(
+                &layer.digest,
+                &anyhow::Error::from(error),
+            ));
+            return Ok(Vec::new());
+        }
+    };
+    let handle = Handle::current();
+    let reader = BlobReader::new(stream, &handle);
+    let again = repository.clone();
+    let digest = layer.digest;
+    let reread = move |range| Ok(handle.block_on(again.read_range(&digest, range))?.into());
+    reporter.bytes(0, Some(layer.size));
+    let checked = tokio::task::spawn_blocking(move || blob::verify(contents, reader, &reread));
+    let verdict = checked.await?;
+    reporter.bytes(layer.size, Some(layer.size));
+    for fault in verdict.faults {
+        findings.add(fault);
+    }
+    Ok(verdict.wrong)
+}
+
+/// The blob's own tables must be sound and say what the metadata says.
+async fn tables(
+    repository: &Repository,
+    layer: &Descriptor,
+    map: &ChunkMap,
+    id: BlobId,
+    info: &BlobInfo,
+    nydus: &Nydus,
+) -> Result<()> {
+    let Some(range) = info.toc else {
+        // Blobs of older writers have no table of contents; their chunk table was read with the
+        // metadata, if it was needed.
+        return Ok(());
+    };
+    let read = async |start: u64, end: u64| {
+        let bytes = repository.read_range(&layer.digest, start..end).await;
+        bytes.with_context(|| format!("read bytes {start}..{end}"))
+    };
+    let tail = read(layer.size.saturating_sub(TOC_TAIL_BYTES), layer.size).await?;
+    let toc = Toc::decode(&tail, layer.size, &TocLimits::default())?;
+    if toc.sha256 != range.sha256 || toc.bytes != range.bytes {
+        anyhow::bail!("the table of contents is not the one that the metadata names");
+    }
+    let stored = async |entry: &TocEntry, more: u64| {
+        let end = entry
+            .offset
+            .0
+            .saturating_add(entry.stored_bytes)
+            .saturating_add(more);
+        read(entry.offset.0, end).await
+    };
+    let chunk_info = toc.chunk_info()?;
+    let table = stored(chunk_info, TABLE_HEADER_BYTES).await?;
+    let digests = toc.chunk_digests()?;
+    let digests = digests.decode(&stored(digests, 0).await?)?;
+    let table = ChunkTable::decode(&table, &digests, info, &TableLimits::default())?;
+    agree(map, id, &table, &nydus.chunk_indexes)
+}
+
+/// Every chunk that the metadata places in this blob is in the blob's table, at the same place.
+fn agree(map: &ChunkMap, id: BlobId, table: &ChunkTable, indexes: &[u32]) -> Result<()> {
+    for (chunk, index) in map.chunks.iter().zip(indexes) {
+        let Some(extent) = map.extent(chunk.extent).filter(|extent| extent.blob == id) else {
+            continue;
+        };
+        let listed = table.chunks.get(usize::try_from(*index)?);
+        let same = |other: &Chunk| {
+            let stored = table.extents.get(other.extent.index());
+            other.digest == chunk.digest
+                && other.bytes == chunk.bytes
+                && other.place == chunk.place
+                && other.offset == chunk.offset
+                && stored.is_some_and(|stored| {
+                    stored.offset == extent.offset && stored.stored_bytes == extent.stored_bytes
+                })
+        };
+        if !listed.is_some_and(same) {
+            anyhow::bail!("the chunk table says of chunk {index} something else than the metadata");
+        }
+    }
+    Ok(())
+}
+
+/// Says of each fault which file has it. One walk for all, and only when there are faults.
+fn name_files(tree: &Tree, wrong: Vec<(ChunkId, Fault)>, findings: &mut Findings) {
+    let mut paths: BTreeMap<ChunkId, Option<String>> =
+        wrong.iter().map(|(chunk, _)| (*chunk, None)).collect();
+    if !paths.is_empty() {
+        for (path, node) in tree.walk() {
+            if let Kind::File { chunks, .. } = &tree.node(node).kind {
+                for chunk in chunks {
+                    if let Some(known @ None) = paths.get_mut(chunk) {
+                        *known = Some(String::from_utf8_lossy(&path).into_owned());
+                    }
+                }
+            }
+        }
+    }
+    for (chunk, fault) in wrong {
+        let path = paths.get(&chunk).cloned().flatten();
+        findings.add(Fault { path, ..fault });
+    }
+}

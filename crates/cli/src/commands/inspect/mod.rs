@@ -1,0 +1,8 @@
+//! `draught inspect`: what an image is made of.
+
+mod command;
+mod facts;
+mod text;
+
+pub(crate) use command::{Args, run};
+pub(crate) use facts::files_of;
