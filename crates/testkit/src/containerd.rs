@@ -104,13 +104,39 @@ fn config_text(scratch: &Scratch, socket: &Path, snapshotters: &[(&str, &Path)])
     text
 }
 
+impl Containerd {
+    /// Ends its containers as it would itself, so that no control group of theirs is left.
+    fn delete_tasks(&self) {
+        let lines = |arguments: &[&str]| {
+            let output = self.ctr().args(arguments).output().ok();
+            let text = output.map(|output| output.stdout).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            text.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        for namespace in lines(&["namespaces", "list", "--quiet"]) {
+            for task in lines(&["--namespace", &namespace, "tasks", "list", "--quiet"]) {
+                lines(&[
+                    "--namespace",
+                    &namespace,
+                    "tasks",
+                    "delete",
+                    "--force",
+                    &task,
+                ]);
+            }
+        }
+    }
+}
+
 impl Drop for Containerd {
     fn drop(&mut self) {
+        self.delete_tasks();
         if let Err(error) = self.process.stop() {
             need::say(&format!("containerd is left: {error}"));
         }
         // What runs containers outlives it on purpose, and names its socket, which only ours has.
-        for pid in shims(&self.socket) {
+        // There is something left only if it did not answer any more.
+        for pid in shims_with_containers(&self.socket) {
             // Gone already is as good.
             rustix::process::kill_process(pid, Signal::KILL).ok();
         }
@@ -126,31 +152,56 @@ impl Drop for Containerd {
     }
 }
 
-/// The processes whose command line names `socket`.
-fn shims(socket: &Path) -> Vec<Pid> {
+/// A process as `/proc` shows it.
+struct Seen {
+    pid: Pid,
+    parent: Option<Pid>,
+    command_line: Vec<u8>,
+}
+
+/// The processes of containerd's helpers that name `socket`, and of what they run.
+fn shims_with_containers(socket: &Path) -> Vec<Pid> {
+    let seen = processes();
+    let is_shim = |process: &&Seen| {
+        let mut words = process.command_line.split(|&byte| byte == 0);
+        let program = words.next().unwrap_or_default();
+        program.ends_with(b"/containerd-shim-runc-v2")
+            && words.any(|word| word == socket.as_os_str().as_encoded_bytes())
+    };
+    let mut found: Vec<Pid> = seen
+        .iter()
+        .filter(is_shim)
+        .map(|process| process.pid)
+        .collect();
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        let children = seen.iter().filter(|process| process.parent == Some(parent));
+        let children: Vec<Pid> = children.map(|process| process.pid).collect();
+        found.extend(children);
+        next += 1;
+    }
+    found
+}
+
+/// All processes; those that ended since they were listed are left out.
+fn processes() -> Vec<Seen> {
     let Ok(entries) = fs_err::read_dir("/proc") else {
         return Vec::new();
     };
-    let mut found = Vec::new();
-    for entry in entries.flatten() {
-        let pid = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| name.parse().ok());
-        let Some(pid) = pid.and_then(Pid::from_raw) else {
-            continue;
-        };
-        // It may have ended since it was listed.
-        let line = fs_err::read(entry.path().join("cmdline")).unwrap_or_default();
-        let mut words = line.split(|&byte| byte == 0);
-        let is_shim = words
-            .next()
-            .is_some_and(|program| program.ends_with(b"/containerd-shim-runc-v2"));
-        if is_shim && words.any(|word| word == socket.as_os_str().as_encoded_bytes()) {
-            found.push(pid);
-        }
-    }
-    found
+    let see = |dir: PathBuf| {
+        let pid = Pid::from_raw(dir.file_name()?.to_str()?.parse().ok()?)?;
+        let status = fs_err::read_to_string(dir.join("status")).ok()?;
+        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+        Some(Seen {
+            pid,
+            parent: Pid::from_raw(parent.trim().parse().ok()?),
+            command_line: fs_err::read(dir.join("cmdline")).ok()?,
+        })
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| see(entry.path()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -165,5 +216,55 @@ mod tests {
         };
         let answer = run(containerd.ctr().arg("version"));
         assert!(answer.contains("Server:"), "{answer}");
+    }
+
+    /// A root filesystem that holds `sleep` and what it needs.
+    fn rootfs_with_sleep(scratch: &Scratch) -> PathBuf {
+        let root = scratch.dir("rootfs");
+        let sleep = need::find("sleep").unwrap();
+        let libraries = run(Command::new("ldd").arg(&sleep));
+        let libraries = libraries
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
+        for file in libraries.map(Path::new).chain([sleep.as_path()]) {
+            let to = root.join(file.strip_prefix("/").unwrap());
+            fs_err::create_dir_all(to.parent().unwrap()).unwrap();
+            fs_err::copy(file, to).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn containers_end_with_it() {
+        let Some(containerd) = Containerd::start(&[]) else {
+            return;
+        };
+        if need::tool("runc").is_none() {
+            return;
+        }
+        let root = rootfs_with_sleep(&containerd.scratch);
+        let mut ctr = containerd.ctr();
+        ctr.args(["run", "--detach", "--rootfs"]).arg(root);
+        let id = format!("sleeper-{}", std::process::id());
+        let sleep = need::find("sleep").unwrap();
+        run(ctr.arg(&id).arg(sleep).arg("3600"));
+        let running = shims_with_containers(&containerd.socket);
+        assert!(
+            running.len() >= 2,
+            "the shim and its container: {running:?}"
+        );
+        let dir = containerd.scratch.path().to_owned();
+        drop(containerd);
+        for pid in running {
+            let status = fs_err::read_to_string(format!("/proc/{}/status", pid.as_raw_pid()));
+            // Whoever inherits it may not have reaped it yet.
+            let gone = status.map_or(true, |status| status.contains("State:\tZ"));
+            assert!(gone, "{pid:?} still runs");
+        }
+        assert_eq!(mounted::below(&dir), []);
+        for groups in ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"] {
+            assert!(!Path::new(groups).join("default").join(&id).exists());
+        }
+        assert!(!dir.exists());
     }
 }
