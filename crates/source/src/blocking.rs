@@ -6,12 +6,13 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
 use crate::error::SourceError;
 use crate::stream::BlobStream;
 
-/// Pieces that wait to be read. A piece is what one read of a socket gave (some 16 to 400 KiB), or 1 MiB
-/// of a local file; beyond, the network waits.
+/// Pieces that wait to be read, so that the network and the decoder work at the same time. A piece is what
+/// one read of a socket or file gave, some 400 KiB at most: a reader holds 4 MiB at most.
 const PIECES_MAX: usize = 8;
 
 /// A blob as a [`Read`], fed by a task. Digest and size are verified before the last bytes come out: who has
@@ -22,6 +23,7 @@ pub struct BlobReader {
     current: Bytes,
     bytes_left: u64,
     is_over: bool,
+    task: AbortHandle,
 }
 
 impl BlobReader {
@@ -34,20 +36,28 @@ impl BlobReader {
     pub fn new(mut stream: BlobStream, runtime: &Handle) -> Self {
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
         let bytes_left = stream.size();
-        drop(runtime.spawn(async move {
+        let task = runtime.spawn(async move {
             while let Some(piece) = stream.next().await {
                 // Nobody reads any more.
                 if sender.send(piece).await.is_err() {
                     return;
                 }
             }
-        }));
+        });
         Self {
             pieces,
             current: Bytes::new(),
             bytes_left,
             is_over: false,
+            task: task.abort_handle(),
         }
+    }
+}
+
+impl Drop for BlobReader {
+    /// At once, even if the task waits for the network: it holds a place that others wait for.
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -82,5 +92,73 @@ impl Read for BlobReader {
             buffer.copy_from_slice(&taken);
         }
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use draught_digest::Digest;
+    use futures_util::stream;
+
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .build()
+            .unwrap()
+    }
+
+    fn blob(content: &'static [u8], digest: Digest, size: u64) -> BlobStream {
+        let pieces: Vec<_> = content
+            .chunks(3)
+            .map(|piece| Ok(Bytes::from_static(piece)))
+            .collect();
+        BlobStream::new(digest, size, stream::iter(pieces).boxed())
+    }
+
+    #[test]
+    fn a_blob_is_read_to_its_end() {
+        let runtime = runtime();
+        let content = b"draught from the cask, in more pieces than wait at once";
+        let size = u64::try_from(content.len()).unwrap();
+        let stream = blob(content, Digest::sha256(content), size);
+        let mut read = Vec::new();
+        BlobReader::new(stream, runtime.handle())
+            .read_to_end(&mut read)
+            .unwrap();
+        assert_eq!(read, content);
+        let nothing = blob(b"", Digest::sha256(b""), 0);
+        assert_eq!(
+            BlobReader::new(nothing, runtime.handle())
+                .read(&mut [0; 9])
+                .unwrap(),
+            0
+        );
+    }
+
+    #[test]
+    fn a_wrong_blob_is_an_error_and_never_an_end() {
+        let runtime = runtime();
+        for (content, size) in [(b"draught".as_slice(), 7), (b"drau", 7), (b"", 0)] {
+            let stream = blob(content, Digest::sha256(b"other"), size);
+            let mut reader = BlobReader::new(stream, runtime.handle());
+            let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
+            assert!(
+                error.get_ref().is_some_and(|it| it.is::<SourceError>()),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_goes_is_an_error_and_not_an_end() {
+        let runtime = runtime();
+        let pieces = stream::iter([Ok(Bytes::from_static(b"dra"))]).chain(stream::pending());
+        let stream = BlobStream::new(Digest::sha256(b"draught"), 7, pieces.boxed());
+        let mut reader = BlobReader::new(stream, runtime.handle());
+        assert_eq!(reader.read(&mut [0; 9]).unwrap(), 3);
+        drop(runtime);
+        reader.read(&mut [0; 9]).unwrap_err();
     }
 }

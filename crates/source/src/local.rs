@@ -14,8 +14,9 @@ use futures_util::stream::try_unfold;
 use crate::error::SourceError;
 use crate::stream::BlobStream;
 
-/// Bytes read at a time: large enough that handing over to a thread does not count.
-const READ_BYTES: u64 = 1 << 20;
+/// Bytes read at a time: large enough that handing over to a thread does not count, small enough that a
+/// queue of pieces is.
+const READ_BYTES: u64 = 256 << 10;
 
 /// Runs what blocks where it may.
 pub(crate) async fn run<T: Send + 'static>(

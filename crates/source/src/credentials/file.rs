@@ -94,6 +94,9 @@ pub enum CredentialError {
         /// The first line that it said.
         message: String,
     },
+    /// The program is ending.
+    #[error("the program is shutting down")]
+    Cancelled,
     /// The helper said something that is no answer; it is not shown, it may hold the secret.
     #[error("credential helper {program} gave no answer that can be read")]
     HelperAnswer {

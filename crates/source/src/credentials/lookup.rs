@@ -98,7 +98,9 @@ impl CredentialFiles {
         repository: &str,
     ) -> Result<Option<Credential>, CredentialError> {
         for path in &self.files {
-            let Some(wire) = file::read(path)? else {
+            let file = path.clone();
+            let read = tokio::task::spawn_blocking(move || file::read(&file)).await;
+            let Some(wire) = read.map_err(|_| CredentialError::Cancelled)?? else {
                 continue;
             };
             if let Some(name) = wire.helper_for(host, repository) {
