@@ -302,3 +302,58 @@ fn same_size(device: Arc<Device>, bytes: u64) -> Result<Arc<Device>, DeviceError
         asked_bytes: bytes,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::WriteError;
+
+    const KEY: DeviceKey = DeviceKey([3; 32]);
+
+    fn fill(device: &Device, block: u64) -> Result<(), WriteError> {
+        device.write(block * 4096, &[1; 4096])?;
+        device.mark_present(block * 4096..(block + 1) * 4096)
+    }
+
+    #[test]
+    fn a_poisoned_device_is_opened_anew_once_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "boot").unwrap();
+        let device = store.device(&KEY, 1 << 20).unwrap();
+        fill(&device, 0).unwrap();
+        device.sync().unwrap();
+        fill(&device, 1).unwrap();
+        device.poison_for_test();
+        assert!(device.is_poisoned() && fill(&device, 2).is_err() && device.sync().is_err());
+        assert_eq!(device.bytes_present(), 4096);
+        assert!(Arc::ptr_eq(&device, &store.device(&KEY, 1 << 20).unwrap()));
+
+        store.forget(&KEY);
+        let next = store.device(&KEY, 1 << 20).unwrap();
+        assert!(!Arc::ptr_eq(&device, &next) && !next.is_poisoned());
+        assert_eq!(next.missing(0..12288), vec![4096..12288]);
+        fill(&next, 2).unwrap();
+        // The old one, still held by somebody, changes nothing any more.
+        assert!(fill(&device, 3).is_err() && device.sync().is_err());
+        drop((device, next, store));
+        let store = Store::open(dir.path(), "boot").unwrap();
+        let last = store.device(&KEY, 1 << 20).unwrap();
+        assert_eq!(last.missing(0..16384), vec![4096..8192, 12288..16384]);
+    }
+
+    #[test]
+    fn a_poisoned_device_whose_map_does_not_say_so_is_not_believed_either() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "boot").unwrap();
+        let device = store.device(&KEY, 1 << 20).unwrap();
+        fill(&device, 0).unwrap();
+        let map = store.opener.map_path(&KEY);
+        let before = fs_err::read(&map).unwrap();
+        device.poison_for_test();
+        // As if the note had not reached the file.
+        fs_err::write(&map, before).unwrap();
+        drop(device);
+        store.forget(&KEY);
+        assert_eq!(store.device(&KEY, 1 << 20).unwrap().bytes_present(), 0);
+    }
+}

@@ -306,6 +306,12 @@ impl<S: Storage> Blocks<S> {
         }
     }
 
+    /// As if the disk had failed.
+    #[cfg(test)]
+    pub(super) fn poison_for_test(&self) {
+        self.poison();
+    }
+
     /// Takes no more data and believes only what is durable, here and after the next opening: pages that
     /// could not be written back may be dropped by the kernel at any moment.
     fn poison(&self) {

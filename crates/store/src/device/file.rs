@@ -146,6 +146,12 @@ impl Device {
     pub fn is_poisoned(&self) -> bool {
         self.blocks.is_poisoned()
     }
+
+    /// As if the disk had failed.
+    #[cfg(test)]
+    pub(crate) fn poison_for_test(&self) {
+        self.blocks.poison_for_test();
+    }
 }
 
 impl fmt::Debug for Device {

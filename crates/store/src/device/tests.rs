@@ -518,6 +518,41 @@ fn durable_bits_that_a_killed_process_wrote_are_made_durable_by_the_next() {
 }
 
 #[test]
+fn a_sector_in_another_place_is_not_believed() {
+    let (disk, blocks) = new_world();
+    for block in [0, 4_033, 8_066] {
+        fill(&blocks, &disk, &(block..block + 1)).unwrap();
+    }
+    sync(&blocks, &disk).unwrap();
+    let good = disk.now();
+    // The sectors of both areas: the header is the first of eight, each area is padded to eight.
+    let places = [8, 9, 10, 16, 17, 18];
+    for (from, to) in places.iter().flat_map(|from| places.map(|to| (*from, to))) {
+        let mut bad = good.clone();
+        bad.map.sectors.insert(to, good.map.sector(from));
+        check_left(bad, boot(0), &BTreeSet::new()).unwrap();
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_map_of_any_content_shows_nothing_that_is_not_there(
+        changes in prop::collection::vec((0_u64..12_288, any::<u8>()), 1..200),
+        boots in 0_u64..2,
+    ) {
+        let (disk, blocks) = new_world();
+        fill(&blocks, &disk, &(4_030..4_034)).unwrap();
+        blocks.sync().unwrap();
+        let mut bad = disk.now();
+        for (offset, byte) in changes {
+            let sector = bad.map.sectors.entry(offset / 512).or_insert([0; 512]);
+            sector[narrow(offset % 512)] = byte;
+        }
+        check_left(bad, boot(boots), &BTreeSet::new())?;
+    }
+}
+
+#[test]
 fn bits_of_another_boot_never_come_back() {
     let (disk, blocks) = new_world();
     fill(&blocks, &disk, &(0..2)).unwrap();
