@@ -15,6 +15,9 @@ pub struct Limits {
     /// Names, those of hard links included. Inodes can share their directories' bytes, so the
     /// image's size alone does not bound them.
     pub names_max: u64,
+    /// Bytes of the paths of all names together, which is what reading them costs: ten million names
+    /// with paths of 100 bytes.
+    pub path_bytes_max: u64,
     /// Bytes of one directory: a million names of 64 bytes.
     pub directory_bytes_max: u64,
     /// Chunks of all files together; inodes can share the bytes of their indexes. 2^26 chunks of
@@ -29,6 +32,7 @@ impl Default for Limits {
         Self {
             tree: draught_tree::Limits::default(),
             names_max: 1 << 24,
+            path_bytes_max: 1 << 30,
             directory_bytes_max: 1 << 26,
             chunk_refs_max: 1 << 26,
             loose_bytes_max: 1 << 28,
@@ -77,6 +81,7 @@ pub fn read_tree<E: From<ReadError>>(
         nodes: Vec::new(),
         first_names: BTreeMap::new(),
         names: Budget::new("names", limits.names_max),
+        paths: Budget::new("bytes of paths", limits.path_bytes_max),
         chunks: Budget::new("chunks of files", limits.chunk_refs_max),
         loose: Budget::new(
             "bytes of extended attributes and symbolic links",
@@ -122,6 +127,7 @@ struct Walk<'a> {
     /// Inodes that say to have several names, with the first one.
     first_names: BTreeMap<u64, Box<[u8]>>,
     names: Budget,
+    paths: Budget,
     chunks: Budget,
     loose: Budget,
 }
@@ -163,6 +169,8 @@ impl Walk<'_> {
         path: Box<[u8]>,
         content: &mut ReadContent<'_, E>,
     ) -> Result<bool, E> {
+        self.paths
+            .take(u64::try_from(path.len()).unwrap_or(u64::MAX))?;
         let inode = self.image.inode(nid)?;
         let is_directory = inode.file_type() == 0o040_000;
         let mut meta = Meta::default();
