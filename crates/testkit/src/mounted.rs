@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::fs::{AtFlags, StatxFlags};
 use rustix::mount::UnmountFlags;
 
 use crate::{need, process};
@@ -12,7 +13,7 @@ use crate::{need, process};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Mount {
-    /// The kernel's number for the mount, unique while it lasts.
+    /// The kernel's number for the mount, unique while it lasts and used again afterwards.
     pub id: u64,
     /// Where it is mounted.
     pub dir: PathBuf,
@@ -74,11 +75,12 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 /// Unmounts, when dropped, the one mount that it was given.
 ///
-/// The mount is known by the kernel's number for it: what somebody else mounts at the same place
+/// The mount is known by the kernel's numbers for it: what somebody else mounts at the same place
 /// stays.
 #[derive(Debug)]
 pub struct MountGuard {
     mount: Option<Mount>,
+    unique_id: Option<u64>,
 }
 
 impl MountGuard {
@@ -92,7 +94,8 @@ impl MountGuard {
         let dir = fs_err::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
         let mount = topmost(&dir);
         assert!(mount.is_some(), "nothing is mounted at {}", dir.display());
-        Self { mount }
+        let unique_id = unique_id(&dir);
+        Self { mount, unique_id }
     }
 
     /// Runs `command`, which mounts something at `dir`, and takes over that mount.
@@ -123,6 +126,18 @@ impl MountGuard {
     }
 }
 
+/// `STATX_MNT_ID_UNIQUE`, which rustix does not name: asks for a number that, unlike that of the
+/// mount table, is never given to another mount.
+const MNT_ID_UNIQUE: u32 = 0x4000;
+
+/// That number for the topmost mount at `dir`; nothing before Linux 6.8, or if its server is dead.
+fn unique_id(dir: &Path) -> Option<u64> {
+    let wanted = StatxFlags::from_bits_retain(MNT_ID_UNIQUE);
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = rustix::fs::statx(rustix::fs::CWD, dir, flags, wanted).ok()?;
+    (stat.stx_mask & MNT_ID_UNIQUE != 0).then_some(stat.stx_mnt_id)
+}
+
 fn topmost(dir: &Path) -> Option<Mount> {
     all().into_iter().rev().find(|mount| mount.dir == dir)
 }
@@ -133,7 +148,13 @@ impl Drop for MountGuard {
             return;
         };
         match topmost(&mount.dir) {
-            Some(top) if top.id == mount.id => {}
+            Some(top) if top.id == mount.id => {
+                // The number in the table may be that of a later mount by now.
+                let now = unique_id(&mount.dir);
+                if now.is_some() && self.unique_id.is_some() && now != self.unique_id {
+                    return;
+                }
+            }
             // Gone already, or hidden under a mount that is not ours.
             Some(_) if all().iter().any(|other| other.id == mount.id) => {
                 need::say(&format!("{mount:?} is left: another mount covers it"));
@@ -193,10 +214,13 @@ mod tests {
         }
         let scratch = Scratch::new();
         let dir = scratch.dir("place");
-        let first = mount_tmpfs(&dir);
-        rustix::mount::unmount(&dir, UnmountFlags::empty()).unwrap();
-        let second = mount_tmpfs(&dir);
-        drop(first);
-        assert_eq!(below(&dir), [second.mount().clone()]);
+        // Often enough that the second gets the number that the first had.
+        for _ in 0..20 {
+            let first = mount_tmpfs(&dir);
+            rustix::mount::unmount(&dir, UnmountFlags::empty()).unwrap();
+            let second = mount_tmpfs(&dir);
+            drop(first);
+            assert_eq!(below(&dir), [second.mount().clone()]);
+        }
     }
 }
