@@ -4,11 +4,17 @@
 use std::path::Path;
 use std::process::Command;
 
+use draught_digest::{Algorithm, Digest};
 use draught_erofs::Placement;
-use draught_rafs::bootstrap::{Bootstrap, Input, Options, write};
+use draught_rafs::blob::{BlobFeatures, BlobInfo, ChunkInfoRange};
+use draught_rafs::bootstrap::{Bootstrap, Input, Limits, Options, Reader, write};
 use draught_testkit::need::Nydus;
 use draught_testkit::nydus::Created;
 use draught_testkit::{Scratch, erofs, facts, need, process};
+use draught_tree::{
+    Blob, BlobOffset, Chunk, ChunkOffset, Compression, DeviceOffset, Entry, EntryKind, Extent,
+    Limits as TreeLimits, Meta, Tree,
+};
 use fs_err::os::unix::fs::FileExt as _;
 
 mod support;
@@ -173,4 +179,104 @@ fn a_debian_base_system_goes_both_ways() {
     let facts = facts::of_directory(&source);
     let created = nydus.create(&source, scratch.path(), &[]);
     check(&nydus, &created, &facts);
+}
+
+/// A bootstrap with that many blobs of one chunk each, all zeros, and one file for each.
+fn with_blobs(count: usize) -> Vec<u8> {
+    let mut tree = Tree::new();
+    tree.begin_layer();
+    let (mut infos, mut nodes) = (Vec::new(), Vec::new());
+    for at in 0..count {
+        let digest = Digest::sha256(&at.to_le_bytes());
+        let blob = tree.map.push_blob(Blob {
+            digest,
+            stored_bytes: 20_000,
+            device_bytes: 4096,
+        });
+        let extent = tree.map.push_extent(Extent {
+            blob: blob.unwrap(),
+            offset: BlobOffset(0),
+            stored_bytes: 100,
+            decoded_bytes: 100,
+            compression: Compression::None,
+        });
+        let chunk = tree.map.push_chunk(Chunk {
+            digest: Digest::blake3(&[0; 100]),
+            extent: extent.unwrap(),
+            offset: ChunkOffset(0),
+            bytes: 100,
+            place: DeviceOffset(0),
+        });
+        infos.push(BlobInfo {
+            digest: Some(digest),
+            features: BlobFeatures::ALIGNED.union(BlobFeatures::CAP_TAR_TOC),
+            compression: Compression::None,
+            digester: Algorithm::Blake3,
+            chunk_bytes_max: 1 << 20,
+            chunks: 1,
+            stored_bytes: 20_000,
+            device_bytes: 4096,
+            chunk_info: ChunkInfoRange {
+                offset: BlobOffset(612),
+                stored_bytes: 16,
+                decoded_bytes: 16,
+                compression: Compression::None,
+            },
+            toc: None,
+        });
+        let kind = EntryKind::File {
+            bytes: 100,
+            chunks: [chunk.unwrap()].into(),
+        };
+        let path = format!("file{at}").into_bytes().into();
+        let meta = Meta::default();
+        let applied = tree.apply(Entry { path, meta, kind }, &TreeLimits::default());
+        nodes.push(applied.unwrap().unwrap());
+    }
+    let input = Input {
+        tree: &tree,
+        blobs: &infos,
+        chunk_indexes: &vec![0; count],
+        prefetch: &nodes,
+    };
+    let options = Options {
+        chunk_bytes: 1 << 20,
+        compression: Compression::None,
+        digester: Algorithm::Blake3,
+    };
+    let mut out = Vec::new();
+    write(&input, &options, &mut out).unwrap();
+    out
+}
+
+#[test]
+fn images_of_no_and_of_254_blobs_are_taken() {
+    let Some(nydus) = tools() else { return };
+    let scratch = Scratch::new();
+    // 15 and 16: where device slots no longer fit into the first block by a reader's reckoning.
+    for count in [0, 1, 15, 16, 22, 254] {
+        let bytes = with_blobs(count);
+        let path = scratch.join(format!("bootstrap{count}"));
+        fs_err::write(&path, &bytes).unwrap();
+        nydus.check(&path);
+        let reader = Reader::open(&bytes, None, &Limits::default()).unwrap();
+        assert_eq!(reader.finish().unwrap().prefetch.len(), count);
+
+        let devices = (0..count).map(|at| {
+            let device = scratch.join(format!("zeros{at}"));
+            fs_err::File::create(&device)
+                .unwrap()
+                .set_len(4096)
+                .unwrap();
+            device
+        });
+        let devices: Vec<_> = devices.collect();
+        let dir = scratch.dir(format!("mounted{count}"));
+        let _guard = erofs::mount(&path, &devices, &dir).unwrap();
+        for at in 0..count {
+            let content = fs_err::read(dir.join(format!("file{at}"))).unwrap();
+            assert_eq!(content, [0; 100]);
+        }
+        fsck(&path, &devices);
+    }
 }
