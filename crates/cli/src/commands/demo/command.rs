@@ -49,12 +49,18 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
-    let stage = Stage::new(&args.scratch)?;
-    let ability = draught_node::probe(&stage.join(""));
-    if let Some(missing) = ability.missing() {
-        bail!("show it: {missing}");
-    }
-    let report = asynchronous::run(show::show(args, settings, &stage, &ability))?;
+    // Outlives the asynchronous part, so that nothing in it is in use when it is taken down; made
+    // within, because from there on a signal no longer kills us.
+    let mut stage = None;
+    let report = asynchronous::run(async {
+        let stage = stage.insert(Stage::new(&args.scratch)?);
+        let ability = draught_node::probe(&stage.join(""));
+        if let Some(missing) = ability.missing() {
+            bail!("show it: {missing}");
+        }
+        show::show(args, settings, stage, &ability).await
+    })?;
+    drop(stage);
     match settings.format {
         Format::Text => output::data(&report.text())?,
         Format::Json => output::json(&report)?,
