@@ -28,6 +28,8 @@ struct Run {
     extents: u32,
     /// The extent that would continue it.
     next: u32,
+    /// Files that ended in it.
+    files: usize,
 }
 
 /// See the module.
@@ -46,6 +48,8 @@ pub(crate) struct DeviceQueue {
     /// Failures of the source in a row.
     pub(crate) failures: u32,
     run: Run,
+    /// Bytes of the largest chunk: a smaller one is the last of its file.
+    chunk_bytes_max: u32,
 }
 
 fn lane(priority: Priority) -> usize {
@@ -65,6 +69,12 @@ impl DeviceQueue {
                 .all(|chunk| present(chunk.blocks()));
             if all { State::Present } else { State::Missing }
         };
+        let chunk_bytes_max = map
+            .chunks()
+            .iter()
+            .map(|chunk| chunk.bytes)
+            .max()
+            .unwrap_or(0);
         let states = map.extents().iter().map(state).collect();
         Self {
             map,
@@ -76,6 +86,7 @@ impl DeviceQueue {
             blocked_until_ms: 0,
             failures: 0,
             run: Run::default(),
+            chunk_bytes_max,
         }
     }
 
@@ -107,24 +118,39 @@ impl DeviceQueue {
         }
     }
 
-    /// Notes where faults are, to know a sequential reader.
+    /// Notes where faults are, to know a reader that goes through file after file.
     pub(crate) fn note_fault(&mut self, extents: &Range<u32>) {
         let Run {
             extents: seen,
             next,
+            files,
         } = self.run;
+        let ended = self.files_ending_in(extents.start.max(next)..extents.end);
         if extents.start == next || extents.start.saturating_add(1) == next {
             let new = extents.end.saturating_sub(next);
+            let next = next.max(extents.end);
             self.run = Run {
                 extents: seen.saturating_add(new),
-                next: next.max(extents.end),
+                next,
+                files: files + ended,
             };
         } else {
+            let ended = self.files_ending_in(extents.clone());
+            let (extents, next) = (extents.end - extents.start, extents.end);
             self.run = Run {
-                extents: extents.end - extents.start,
-                next: extents.end,
+                extents,
+                next,
+                files: ended,
             };
         }
+    }
+
+    fn files_ending_in(&self, extents: Range<u32>) -> usize {
+        extents
+            .filter_map(|extent| self.map.extent(extent))
+            .flat_map(|extent| self.map.chunks_of(extent))
+            .filter(|chunk| chunk.bytes < self.chunk_bytes_max)
+            .count()
     }
 
     /// The highest priority that something is queued with.
@@ -176,8 +202,12 @@ impl DeviceQueue {
 
     /// The extent before which a sequential reader's fetches may reach: as far ahead as it has come.
     fn ahead(&self, settings: &Settings) -> u32 {
-        let Run { extents, next } = self.run;
-        if extents >= settings.sequential_extents_min {
+        let Run {
+            extents,
+            next,
+            files,
+        } = self.run;
+        if files >= settings.sequential_files_min {
             next.saturating_add(extents)
         } else {
             0

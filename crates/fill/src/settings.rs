@@ -22,9 +22,9 @@ pub struct Settings {
     pub fetch_bytes_max: u64,
     /// Stored bytes between two extents that are read along rather than asked for apart.
     pub gap_bytes_max: u64,
-    /// Extents faulted one after the other before what follows is fetched along: a reader of one file
-    /// gets what covers it and no more.
-    pub sequential_extents_min: u32,
+    /// Files read one after the other before what follows is fetched along: a reader of one file gets
+    /// what covers it and no more, however large it is.
+    pub sequential_files_min: usize,
 }
 
 impl Default for Settings {
@@ -38,7 +38,7 @@ impl Default for Settings {
             fetches_max: 16,
             fetch_bytes_max: 2 << 20,
             gap_bytes_max: 16 << 10,
-            sequential_extents_min: 8,
+            sequential_files_min: 8,
         }
     }
 }

@@ -14,7 +14,8 @@ use crate::*;
 
 const BLOCK: u64 = 4096;
 
-/// A blob of extents of one chunk of one block each, 1000 stored bytes apart.
+/// A blob of extents of one chunk of one block each, 1000 stored bytes apart; each is a file of its own
+/// but for the first, which is larger than all others.
 fn map(extents: u32) -> Arc<DeviceMap> {
     let mut map = ChunkMap::default();
     let digest = Digest::new(Algorithm::Sha256, [7; 32]);
@@ -35,7 +36,7 @@ fn map(extents: u32) -> Arc<DeviceMap> {
             digest,
             extent: extent.unwrap(),
             offset: ChunkOffset(0),
-            bytes: 4000,
+            bytes: if index == 0 { 4096 } else { 4000 },
             place: DeviceOffset(u64::from(index) * BLOCK),
         });
     }
@@ -239,13 +240,52 @@ fn a_sequential_reader_is_fetched_ahead_of_and_a_random_one_is_not() {
         }
         assert_eq!(readies(&mut planner), [ok(block)]);
     }
-    assert_eq!(sizes[..7], [1; 7]);
+    assert_eq!(sizes[..8], [1; 8]);
     assert!(sizes.len() < 20, "{sizes:?}");
     for block in [500, 700, 600, 900, 800, 550, 750, 650, 950, 850, 525, 725] {
         planner.fault(0, fault(0, block..block + 1, block));
         let fetch = fetches(&mut planner, 0).remove(0);
         assert_eq!(fetch.extents.len(), 1);
         planner.fetched(0, fetch.id, Ok(vec![]));
+    }
+}
+
+#[test]
+fn a_reader_of_one_large_file_gets_no_more_than_the_file() {
+    let mut chunk_map = ChunkMap::default();
+    let digest = Digest::new(Algorithm::Sha256, [7; 32]);
+    chunk_map.push_blob(Blob {
+        digest,
+        stored_bytes: 100_000,
+        device_bytes: 100 * BLOCK,
+    });
+    for index in 0..100 {
+        let extent = chunk_map.push_extent(Extent {
+            blob: BlobId(0),
+            offset: BlobOffset(index * 1000),
+            stored_bytes: 1000,
+            decoded_bytes: 4096,
+            compression: Compression::Zstd,
+        });
+        // The file is the first 61 chunks.
+        let bytes = if index < 60 { 4096 } else { 100 };
+        chunk_map.push_chunk(Chunk {
+            digest,
+            extent: extent.unwrap(),
+            offset: ChunkOffset(0),
+            bytes,
+            place: DeviceOffset(index * BLOCK),
+        });
+    }
+    let mut planner = Planner::new(Settings::default());
+    let map = Arc::new(DeviceMap::new(&chunk_map, BlobId(0)).unwrap());
+    planner.add_device(DeviceId(0), map, |_| false);
+    for block in 0..61 {
+        planner.fault(0, fault(0, block..block + 1, block));
+        for fetch in fetches(&mut planner, 0) {
+            assert!(fetch.extents.end <= 61, "{fetch:?}");
+            planner.fetched(0, fetch.id, Ok(vec![]));
+        }
     }
 }
 
