@@ -20,6 +20,10 @@ pub const RATE_BYTES_PER_S_MIN: u64 = 8 << 10;
 /// How long a registry may take after the last byte of an upload: some verify or copy the blob then.
 pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How long a registry may take to answer to a small thing that is written: a manifest makes some look at
+/// every blob that it names.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// Requests with short answers (manifests, ranges, questions) under way to one host. Enough to hide the
 /// latency of a distant registry, few enough not to be taken for an attack.
 pub const REQUESTS_PER_HOST: usize = 24;

@@ -13,10 +13,17 @@ use super::answer::Answer;
 use super::body::{Body, Progress};
 use super::connect::Connections;
 use crate::error::SourceError;
-use crate::settings::{REDIRECTS_MAX, REQUESTS_PER_HOST, STREAMS_PER_HOST, Settings};
+use crate::settings::{
+    REDIRECTS_MAX, REQUESTS_PER_HOST, STREAMS_PER_HOST, Settings, WRITE_TIMEOUT,
+};
 
 /// Hosts for which places are counted; beyond, idle ones are forgotten.
 const HOSTS_MAX: usize = 256;
+
+/// Whether a connection broke before an answer came.
+fn is_broken(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout()
+}
 
 /// Which of a host's two queues a request is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +72,11 @@ impl Request {
     pub(crate) fn in_lane(mut self, lane: Lane) -> Self {
         self.lane = lane;
         self
+    }
+
+    /// Whether it changes nothing over there.
+    fn reads(&self) -> bool {
+        [Method::GET, Method::HEAD].contains(&self.method)
     }
 
     /// Method and path for people: the query may hold a signature.
@@ -145,10 +157,11 @@ impl Authority {
         url: &Url,
         answer: &Answer,
     ) -> Result<Option<Url>, SourceError> {
-        let reads = [Method::GET, Method::HEAD].contains(&request.method);
         let follows = match answer.status() {
             StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
-            StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => reads,
+            StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => {
+                request.reads()
+            }
             _ => false,
         };
         match answer.header(LOCATION.as_str()) {
@@ -206,23 +219,16 @@ impl Authority {
             .acquire_owned()
             .await
             .map_err(|_| SourceError::Cancelled)?;
-        let client = self.connections.client(url.scheme() == "https")?;
-        let progress = Progress::default();
-        let mut builder = client
-            .request(request.method.clone(), url.clone())
-            .headers(request.headers.clone());
-        if let Some(authorization) = authorization {
-            builder = builder.header(AUTHORIZATION, authorization);
-        }
-        let length = request.body.len();
-        if length > 0 || ![Method::GET, Method::HEAD].contains(&request.method) {
-            builder = builder
-                .header(CONTENT_LENGTH, length)
-                .body(request.body.open(&progress).await?);
-        }
         let label = request.label(url);
         let begun = Instant::now();
-        let response = self.wait(&host, builder, &progress, length).await?;
+        let response = match self.exchange(request, url, authorization).await {
+            // A connection that lay idle may have been closed by the other side just now, and there is no
+            // telling before it is used. What only reads is simply asked again.
+            Err(SourceError::Transport { source, .. }) if request.reads() && is_broken(&source) => {
+                self.exchange(request, url, authorization).await?
+            }
+            other => other?,
+        };
         tracing::debug!(
             host,
             request = label,
@@ -239,39 +245,57 @@ impl Authority {
         })
     }
 
-    /// Waits for the head of the answer, for as long as the body moves.
-    async fn wait(
+    /// Sends a request and waits for the head of the answer, for as long as its body moves.
+    async fn exchange(
         &self,
-        host: &str,
-        builder: reqwest::RequestBuilder,
-        progress: &Progress,
-        length: u64,
+        request: &Request,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
     ) -> Result<reqwest::Response, SourceError> {
+        let client = self.connections.client(url.scheme() == "https")?;
+        let progress = Progress::default();
+        let mut builder = client
+            .request(request.method.clone(), url.clone())
+            .headers(request.headers.clone());
+        if let Some(authorization) = authorization {
+            builder = builder.header(AUTHORIZATION, authorization);
+        }
+        if !request.reads() {
+            builder = builder
+                .header(CONTENT_LENGTH, request.body.len())
+                .body(request.body.open(&progress).await?);
+        }
         let send = builder.send();
         tokio::pin!(send);
-        let stall = self.settings.stall_timeout;
-        let mut sent = 0;
-        let mut silent = Duration::ZERO;
+        let (mut sent, mut silent) = (0, Duration::ZERO);
         loop {
-            let patience = if length > 0 && progress.sent() == length {
-                self.settings.commit_timeout
-            } else {
-                stall
-            };
+            let stall = self.settings.stall_timeout;
             match tokio::time::timeout(stall, &mut send).await {
-                Ok(done) => return done.map_err(|source| SourceError::transport(host, source)),
+                Ok(done) => {
+                    return done.map_err(|source| SourceError::transport(&url_host(url), source));
+                }
                 Err(_) if progress.sent() > sent => {
                     sent = progress.sent();
                     silent = Duration::ZERO;
                 }
                 Err(_) => silent = silent.saturating_add(stall),
             }
-            if silent >= patience {
+            if silent >= self.patience(request, sent) {
                 return Err(SourceError::Stalled {
-                    host: host.to_owned(),
+                    host: url_host(url),
                     silent_ms: silent.as_millis(),
                 });
             }
+        }
+    }
+
+    /// How long a server may be silent, of a request's body having `sent` bytes.
+    fn patience(&self, request: &Request, sent: u64) -> Duration {
+        match &request.body {
+            _ if request.reads() => self.settings.stall_timeout,
+            Body::File { bytes, .. } if sent < *bytes => self.settings.stall_timeout,
+            Body::File { .. } => self.settings.commit_timeout,
+            Body::Empty | Body::Bytes(_) => self.settings.commit_timeout.min(WRITE_TIMEOUT),
         }
     }
 

@@ -208,7 +208,9 @@ async fn a_ranged_read_is_tried_once_and_its_error_has_the_right_class() {
             "{fault:?} took {:?}",
             begun.elapsed()
         );
-        assert_eq!(proxy.counts().blobs().requests, 1, "{fault:?}");
+        // A connection that breaks before an answer may have been an idle one: that is asked again at once.
+        let requests = if fault == Fault::Reset { 2 } else { 1 };
+        assert_eq!(proxy.counts().blobs().requests, requests, "{fault:?}");
         scene.recovers().await;
     }
 }
