@@ -166,6 +166,28 @@ impl Tree {
         self.put(parent, name, entry, limits).map(Some)
     }
 
+    /// As [`Tree::apply`], but whiteouts are names like others: for a tree that stands for one layer
+    /// and is yet to be put on lower ones.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub fn apply_verbatim(
+        &mut self,
+        entry: Entry,
+        limits: &Limits,
+    ) -> Result<Option<NodeId>, ApplyError> {
+        check_entry(&entry, self.nodes.len(), self.books.text_bytes, limits)?;
+        let Some(name) = components(&entry.path).next_back().map(<[u8]>::to_vec) else {
+            return self.apply_root(entry);
+        };
+        let parents = components(&entry.path).rev().skip(1);
+        let parents = parents.map(<[u8]>::to_vec).collect();
+        match self.resolve(&entry.path, parents, limits, true)? {
+            Some(parent) => self.put(parent, name, entry, limits).map(Some),
+            None => Ok(None),
+        }
+    }
+
     fn apply_root(&mut self, entry: Entry) -> Result<Option<NodeId>, ApplyError> {
         if entry.kind != EntryKind::Directory {
             return Err(ApplyError::Root {

@@ -93,6 +93,17 @@ fn whiteouts_hide_lower_layers_only() {
 }
 
 #[test]
+fn verbatim_entries_keep_whiteouts_as_names() {
+    let mut tree = Tree::new();
+    tree.begin_layer();
+    for path in ["d/a", "d/.wh.a", "d/.wh..wh..opq", ".wh..wh.plnk/1"] {
+        let node = tree.apply_verbatim(file(path), &Limits::default());
+        assert!(node.unwrap().is_some());
+        assert!(tree.lookup(path.as_bytes()).is_some(), "{path}");
+    }
+}
+
+#[test]
 fn opaque_directories_keep_what_their_layer_brought_before_and_after() {
     check(
         vec![
