@@ -1,7 +1,7 @@
 //! Running a program inside a directory tree, and how long it takes to say its first word.
 
 use std::ffi::OsString;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use draught_oci::RunConfig;
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::cancel::Cancel;
 use crate::outcome::Outcome;
@@ -89,14 +91,48 @@ pub(crate) struct Ran {
     pub(crate) said: String,
 }
 
-/// A process that does not outlive us.
-struct Running(Child);
+/// A process that does not outlive us, nor do those that it starts: it leads a process group.
+struct Running {
+    child: Child,
+    is_reaped: bool,
+}
+
+impl Running {
+    /// Ends the whole group; how the leader ended.
+    fn reap(&mut self) -> io::Result<ExitStatus> {
+        // The leader is not reaped yet, so its number can't be that of another group by now.
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // Nobody may be left, which is fine.
+            kill_process_group(group, Signal::KILL).unwrap_or_default();
+        }
+        let status = self.child.wait()?;
+        self.is_reaped = true;
+        Ok(status)
+    }
+
+    /// Waits for the end; gives none if the program was still running when it had had its time.
+    fn end(&mut self, cancel: &Cancel) -> Result<Option<ExitStatus>> {
+        let start = Instant::now();
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.context("wait for the program")?;
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        while start.elapsed() < AFTER_OUTPUT_MAX {
+            let ended = waitid(WaitId::Pid(pid), look).context("wait for the program")?;
+            if ended.is_some() {
+                return Ok(Some(self.reap()?));
+            }
+            cancel.check()?;
+            std::thread::sleep(POLL);
+        }
+        Ok(None)
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It has ended, or it is not wanted any more; in both cases nothing is left to report.
-        self.0.kill().unwrap_or_default();
-        self.0.wait().map(drop).unwrap_or_default();
+        if !self.is_reaped {
+            self.reap().map(drop).unwrap_or_default();
+        }
     }
 }
 
@@ -136,10 +172,14 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
+            .process_group(0)
             .spawn()
             .context("start the program")?;
-        let mut running = Running(child);
-        let output = listen(&mut running.0);
+        let mut running = Running {
+            child,
+            is_reaped: false,
+        };
+        let output = listen(&mut running.child);
         let first = loop {
             match output.recv_timeout(POLL) {
                 Ok(piece) => break Some((start.elapsed(), piece)),
@@ -150,7 +190,7 @@ impl Program {
                 bail!("see output of {:?} within two minutes", self.command);
             }
         };
-        let status = end(&mut running.0, cancel)?;
+        let status = running.end(cancel)?;
         let failed = status.filter(|status| !status.success());
         match (first, failed) {
             (Some((first_output, mut said)), None) => {
@@ -181,17 +221,4 @@ fn listen(child: &mut Child) -> mpsc::Receiver<Vec<u8>> {
         });
     }
     receiver
-}
-
-/// Waits for the end; gives none if the program was still running when it had had its time.
-fn end(child: &mut Child, cancel: &Cancel) -> Result<Option<ExitStatus>> {
-    let start = Instant::now();
-    while start.elapsed() < AFTER_OUTPUT_MAX {
-        if let Some(status) = child.try_wait().context("wait for the program")? {
-            return Ok(Some(status));
-        }
-        cancel.check()?;
-        std::thread::sleep(POLL);
-    }
-    Ok(None)
 }
