@@ -25,8 +25,8 @@ pub(super) struct Blocks<S> {
     map: Map<S>,
     present: Bits,
     poisoned: AtomicBool,
-    /// Whether durable bits may have been written that no synchronization of the map followed. So it is
-    /// after opening: what an earlier process wrote may be in the page cache only.
+    /// Whether the map was not synchronized since opening: durable bits that an earlier process wrote may
+    /// be in the page cache only.
     map_is_unsynced: AtomicBool,
     /// Held for a whole synchronization: two would write each other's durable bits backwards.
     syncing: Mutex<()>,
@@ -243,7 +243,6 @@ impl<S: Storage> Blocks<S> {
         if self.is_poisoned() {
             return Err(self.refused());
         }
-        self.map_is_unsynced.store(true, Ordering::Release);
         for run in sectors {
             let words = |sector| words_of(snapshot, sector);
             if let Err(error) = self.map.write_words(Area::Durable, run, words, |_| ()) {

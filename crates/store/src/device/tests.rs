@@ -534,6 +534,16 @@ fn a_sector_in_another_place_is_not_believed() {
     }
 }
 
+#[test]
+fn a_volatile_sector_in_the_place_of_a_durable_one_is_not_believed() {
+    let (disk, blocks) = new_world();
+    fill(&blocks, &disk, &(0..1)).unwrap();
+    let mut bad = disk.now();
+    bad.map.sectors.insert(8, bad.map.sector(16));
+    let opened = open(&Disk::new(bad, 0), boot(1)).unwrap();
+    assert!(present(&opened).is_empty());
+}
+
 proptest! {
     #[test]
     fn a_map_of_any_content_shows_nothing_that_is_not_there(
