@@ -1,4 +1,5 @@
 //! `draught demo` from its first step to its last, on a small image, and what it leaves behind.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
