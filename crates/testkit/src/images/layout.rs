@@ -1,7 +1,7 @@
 //! OCI layouts, written by hand.
 
 use std::io::{self, Read, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use draught_digest::{Algorithm, Digest, Hasher};
 use serde_json::{Value, json};
@@ -112,6 +112,25 @@ pub fn write_layout(dir: &Path, layers: Vec<Layer<'_>>) -> anyhow::Result<()> {
     fs_err::write(dir.join("index.json"), serde_json::to_vec(&index)?)?;
     fs_err::write(dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     Ok(())
+}
+
+/// The files of the layers of a layout's first image, lowest first, as they are stored.
+///
+/// # Panics
+///
+/// If it is no layout with an image in it.
+#[must_use]
+pub fn layer_files(layout: &Path) -> Vec<PathBuf> {
+    let blob = |descriptor: &Value| {
+        let digest = descriptor["digest"].as_str().unwrap();
+        layout.join("blobs").join(digest.replace(':', "/"))
+    };
+    let read =
+        |path: PathBuf| -> Value { serde_json::from_slice(&fs_err::read(path).unwrap()).unwrap() };
+    let index = read(layout.join("index.json"));
+    let manifest = read(blob(&index["manifests"][0]));
+    let layers = manifest["layers"].as_array().unwrap();
+    layers.iter().map(blob).collect()
 }
 
 /// Compresses a layer into a blob: its descriptor, and the digest of the archive.
