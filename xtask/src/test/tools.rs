@@ -30,6 +30,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("skopeo", "copies images between registries and layouts"),
     ("stargz-snapshotter", "ctr-remote, a peer to compare with"),
     ("strace", "counts system calls"),
+    ("time", "the memory of what is measured"),
     ("uidmap", "unprivileged mounts"),
     ("umoci", "unpacks layers as a reference"),
     ("zstd", "compresses layers as a reference"),
