@@ -15,7 +15,7 @@ pub(crate) struct Args {
     /// Run the tests only, without formatting, lints and documentation
     #[arg(long)]
     tests_only: bool,
-    /// Arguments for `cargo nextest run`, e.g. `-p draught-tar` or a filter
+    /// Arguments for `cargo nextest run` in place of --workspace, e.g. `-p draught-tar`
     #[arg(last = true)]
     nextest: Vec<String>,
 }
@@ -52,13 +52,10 @@ pub(crate) fn run_all(args: &Args) -> Result<()> {
             }
         }
     }
-    let mut tests = cargo(&[
-        "nextest",
-        "run",
-        "--workspace",
-        "--locked",
-        "--no-fail-fast",
-    ]);
+    let mut tests = cargo(&["nextest", "run", "--locked", "--no-fail-fast"]);
+    if args.nextest.is_empty() {
+        tests.arg("--workspace");
+    }
     tests
         .args(&args.nextest)
         .env("DRAUGHT_TEST_CACHE", &machine.cache);
