@@ -1,8 +1,7 @@
 //! This crate is the project's chores: `cargo xtask test` installs what the tests need and runs
-//! everything that a change must pass, `cargo xtask bench` measures.
+//! everything that a change must pass.
 #![forbid(unsafe_code)]
 
-mod bench;
 mod run;
 mod test;
 
@@ -20,8 +19,6 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Builds the program for release and measures it beside its peers: `bench first-light`
-    Bench(bench::Args),
     /// Installs what the tests need, if it is missing, and runs all checks and tests
     Test(test::Args),
 }
@@ -33,7 +30,6 @@ enum Chore {
 fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.chore {
-        Chore::Bench(args) => bench::run_bench(&args),
         Chore::Test(args) => test::run_all(&args),
     };
     match result {

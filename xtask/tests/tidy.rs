@@ -15,7 +15,7 @@ mod licence;
 mod words;
 
 /// The layers, lowest first: a crate may depend on crates of lower layers only. Crates of tests
-/// (`testkit`, `fuzz`, `bench`) and chores (`xtask`) stand outside: nothing but tests depends on them.
+/// (`testkit`, `fuzz`) and chores (`xtask`) stand outside: nothing but tests depends on them.
 const LAYERS: &[&[&str]] = &[
     &["draught-digest", "draught-sys"],
     &["draught-tree", "draught-oci"],
@@ -30,10 +30,10 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Crates outside the layers; only as a dev-dependency may a crate of a layer use them.
-const OUTSIDE: &[&str] = &["draught-bench", "draught-fuzz", "draught-testkit", "xtask"];
+const OUTSIDE: &[&str] = &["draught-fuzz", "draught-testkit", "xtask"];
 
 /// Crates that may spell the name of a lazy format.
-const FORMAT_CRATES: &[&str] = &["rafs", "importer", "packer", "cli", "bench", "testkit"];
+const FORMAT_CRATES: &[&str] = &["rafs", "importer", "packer", "cli", "testkit"];
 
 /// Names of lazy formats. Sources are cut into words first, so that "drafts" is not one of them.
 const FORMAT_NAMES: &[&str] = &[
@@ -52,7 +52,7 @@ const FORMAT_NAMES: &[&str] = &[
 const ONLY_IN: &[(&str, &[&str], &str)] = &[
     (
         "anyhow",
-        &["draught", "draught-bench", "draught-testkit", "xtask"],
+        &["draught", "draught-testkit", "xtask"],
         "libraries have error enums whose fields are facts (thiserror)",
     ),
     (
