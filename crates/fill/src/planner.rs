@@ -105,22 +105,27 @@ impl Planner {
         if !covering.is_empty() {
             queue.note_fault(&covering);
         }
-        let mut extents = BTreeSet::new();
-        for extent in covering {
-            if queue.state(extent) != Some(State::Present) {
-                extents.insert(extent);
-                queue.want(extent, Priority::Demand);
-                queue.waiters.entry(extent).or_default().push(token);
+        let missing = |extent: &u32| queue.state(*extent) != Some(State::Present);
+        let extents: BTreeSet<u32> = covering.filter(missing).collect();
+        let patience_ms = match queue.given_up {
+            _ if extents.is_empty() => {
+                let result = Ok(());
+                self.ready.push_back(Ready { token, result });
+                return;
             }
+            Some(failure) if queue.blocked_until_ms > now_ms => {
+                let result = Err(failure);
+                self.ready.push_back(Ready { token, result });
+                return;
+            }
+            Some(_) => self.settings.probe_ms.min(self.settings.deadline_ms),
+            None => self.settings.deadline_ms,
+        };
+        for extent in &extents {
+            queue.want(*extent, Priority::Demand);
+            queue.waiters.entry(*extent).or_default().push(token);
         }
-        if extents.is_empty() {
-            self.ready.push_back(Ready {
-                token,
-                result: Ok(()),
-            });
-            return;
-        }
-        let deadline_ms = now_ms.saturating_add(self.settings.deadline_ms);
+        let deadline_ms = now_ms.saturating_add(patience_ms);
         self.deadlines.insert((deadline_ms, token));
         self.waiting.insert(
             token,
@@ -263,10 +268,13 @@ impl Planner {
                 waiting.failure = Some(failure);
             }
         }
-        for token in queue
-            .failed(extent, failure, &self.settings)
-            .unwrap_or_default()
-        {
+        let Some(waiters) = queue.failed(extent, failure, &self.settings) else {
+            return;
+        };
+        if let Failure::Unavailable { .. } | Failure::Refused = failure {
+            queue.given_up = Some(failure);
+        }
+        for token in waiters {
             self.finish(token, Err(failure));
         }
     }
@@ -298,10 +306,17 @@ impl Planner {
             if deadline_ms > now_ms {
                 return;
             }
-            let failure = self.waiting.get(&token).and_then(|waiting| waiting.failure);
+            let waiting = self.waiting.get(&token);
+            let failure = waiting.and_then(|waiting| waiting.failure);
             let failure = failure.unwrap_or(Failure::Unavailable {
                 retry_after_ms: None,
             });
+            let device = waiting.map(|waiting| waiting.device);
+            if let Some(queue) = device.and_then(|device| self.devices.get_mut(&device)) {
+                let rest_ms = now_ms.saturating_add(self.settings.backoff_max_ms);
+                queue.blocked_until_ms = queue.blocked_until_ms.max(rest_ms);
+                queue.given_up = Some(failure);
+            }
             self.finish(token, Err(failure));
         }
     }
@@ -330,6 +345,7 @@ fn back_off(
     if !failed {
         queue.failures = 0;
         queue.blocked_until_ms = 0;
+        queue.given_up = None;
         return;
     }
     let doubled = settings

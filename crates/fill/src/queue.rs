@@ -47,6 +47,9 @@ pub(crate) struct DeviceQueue {
     pub(crate) blocked_until_ms: u64,
     /// Failures of the source in a row.
     pub(crate) failures: u32,
+    /// Why a fault was given up last, if the source has not delivered since: who comes now is not made
+    /// to wait as long as the first was.
+    pub(crate) given_up: Option<Failure>,
     run: Run,
     /// Bytes of the largest chunk: a smaller one is the last of its file.
     chunk_bytes_max: u32,
@@ -85,6 +88,7 @@ impl DeviceQueue {
             under_way: 0,
             blocked_until_ms: 0,
             failures: 0,
+            given_up: None,
             run: Run::default(),
             chunk_bytes_max,
         }
@@ -237,7 +241,8 @@ impl DeviceQueue {
     ) -> Option<Vec<u64>> {
         let attempts = self.attempts.entry(extent).or_default();
         let again = match failure {
-            Failure::Unavailable { .. } => true,
+            Failure::Unavailable { .. } => self.given_up.is_none(),
+            Failure::Refused if self.given_up.is_some() => false,
             Failure::Refused | Failure::Corrupt => {
                 *attempts = attempts.saturating_add(1);
                 *attempts < settings.attempts_max

@@ -6,6 +6,9 @@ pub struct Settings {
     /// How long a fault is tried for, in milliseconds. 30 s: longer than a registry's restart or a
     /// load balancer's failover, shorter than what makes a person or a health check kill the reader.
     pub deadline_ms: u64,
+    /// How long a fault is tried for, in milliseconds, when one was given up since the source delivered
+    /// last. A reader raises dozens of faults one after the other before it sees the first error.
+    pub probe_ms: u64,
     /// First wait after a source failed, in milliseconds; doubled each time.
     pub backoff_min_ms: u64,
     /// Longest wait after a source failed, in milliseconds: how late a recovery is noticed.
@@ -31,6 +34,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             deadline_ms: 30_000,
+            probe_ms: 1_000,
             backoff_min_ms: 50,
             backoff_max_ms: 2_000,
             attempts_max: 3,

@@ -168,9 +168,17 @@ fn a_source_that_is_down_is_retried_until_the_deadline_and_not_in_a_hurry() {
     );
     assert_eq!(now_ms, settings.deadline_ms);
     assert!((10..40).contains(&attempts), "{attempts} attempts");
+    // Who comes next is not made to wait: a reader raises many faults before it sees the first error.
+    planner.fault(now_ms, fault(0, 1..2, 2));
+    let failed = Ready {
+        token: 2,
+        result: Err(DOWN),
+    };
+    assert_eq!(readies(&mut planner), [failed]);
     // It heals without anybody's help.
-    planner.fault(now_ms, fault(0, 0..1, 2));
     now_ms += settings.backoff_max_ms;
+    planner.timeout(now_ms);
+    planner.fault(now_ms, fault(0, 0..1, 2));
     let [fetch] = &fetches(&mut planner, now_ms)[..] else {
         panic!("one fetch")
     };

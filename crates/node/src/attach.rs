@@ -23,17 +23,17 @@ use crate::state::Origin;
 #[non_exhaustive]
 pub(crate) enum AttachError {
     #[error("its place can't be used")]
-    Origin(#[source] OriginError),
+    Origin(#[source] Box<OriginError>),
     #[error("failed to fetch its manifest")]
-    Manifest(#[source] SourceError),
+    Manifest(#[source] Box<SourceError>),
     #[error("failed to fetch its metadata")]
-    Fetch(#[source] SourceError),
+    Fetch(#[source] Box<SourceError>),
     #[error("failed to read it")]
-    Import(#[source] ImportError),
+    Import(#[source] Box<ImportError>),
     #[error("its chunks fit on no device")]
     Map(#[source] MapError),
     #[error("its metadata can't be written for the kernel")]
-    Write(#[source] draught_erofs::WriteError),
+    Write(#[source] Box<draught_erofs::WriteError>),
 }
 
 /// A device that an image needs.
@@ -58,9 +58,11 @@ pub(crate) struct Attached {
 ///
 /// For a thread of its own: hundreds of thousands of inodes take a while.
 pub(crate) async fn attach(origin: &Origin) -> Result<Attached, AttachError> {
-    let (repository, selector) = open_repository(origin).await.map_err(AttachError::Origin)?;
+    let (repository, selector) = open_repository(origin)
+        .await
+        .map_err(|error| AttachError::Origin(Box::new(error)))?;
     let manifest = repository.image(&selector, &Platform::host()).await;
-    let manifest = manifest.map_err(AttachError::Manifest)?;
+    let manifest = manifest.map_err(|error| AttachError::Manifest(Box::new(error)))?;
     let tree = Box::pin(import(&repository, manifest.content())).await?;
     let digest = manifest.digest();
     let (record, devices, metadata) = prepare(&tree, &digest)?;
@@ -74,16 +76,22 @@ pub(crate) async fn attach(origin: &Origin) -> Result<Attached, AttachError> {
 
 /// Reads the image's metadata into a tree.
 async fn import(repository: &Repository, manifest: &Manifest) -> Result<Tree, AttachError> {
-    let mut import = Import::new(manifest, &Limits::default()).map_err(AttachError::Import)?;
+    let mut import = Import::new(manifest, &Limits::default())
+        .map_err(|error| AttachError::Import(Box::new(error)))?;
     loop {
-        match import.step().map_err(AttachError::Import)? {
+        match import
+            .step()
+            .map_err(|error| AttachError::Import(Box::new(error)))?
+        {
             Step::Done(opened) => return Ok(opened.tree),
             Step::Read(reads) => {
                 for read in reads {
-                    let bytes = fetch(repository, &read).await.map_err(AttachError::Fetch)?;
+                    let bytes = fetch(repository, &read)
+                        .await
+                        .map_err(|error| AttachError::Fetch(Box::new(error)))?;
                     import
                         .give(&read, bytes.into())
-                        .map_err(AttachError::Import)?;
+                        .map_err(|error| AttachError::Import(Box::new(error)))?;
                 }
             }
         }
@@ -134,7 +142,7 @@ fn prepare(tree: &Tree, digest: &Digest) -> Result<Preparation, AttachError> {
         &Options::default(),
         &mut metadata,
     )
-    .map_err(AttachError::Write)?;
+    .map_err(|error| AttachError::Write(Box::new(error)))?;
     let record = ImageRecord {
         version: VERSION,
         digest: digest.to_string(),

@@ -54,8 +54,22 @@ pub(crate) struct Stats {
 #[derive(Debug)]
 struct Waiting {
     read: Read,
+    devices: Vec<Arc<Served>>,
     remaining: usize,
     failure: Option<io::ErrorKind>,
+}
+
+impl Waiting {
+    /// What the reader is told. The store has the last word: it takes presence back when what was
+    /// written turns out not to be on the disk, and then the planner is wrong.
+    fn result(&self) -> Result<(), io::ErrorKind> {
+        let is_present = |served: &Arc<Served>| served.has(&served.clamp(&self.read));
+        match self.failure {
+            Some(failure) => Err(failure),
+            None if self.devices.iter().all(is_present) => Ok(()),
+            None => Err(io::ErrorKind::Other),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -177,7 +191,7 @@ impl Engine {
             self.answer(&read, Err(io::ErrorKind::NotFound));
             return false;
         };
-        if served.device.is_present(served.clamp(&read)) {
+        if served.has(&served.clamp(&read)) {
             self.answer(&read, Ok(()));
             return false;
         }
@@ -195,14 +209,13 @@ impl Engine {
         let mut plan = self.plan.lock();
         let waiting = plan.next;
         plan.next += 1;
-        plan.waiting.insert(
-            waiting,
-            Waiting {
-                read,
-                remaining: devices.len(),
-                failure: None,
-            },
-        );
+        let entry = Waiting {
+            read,
+            devices: devices.to_vec(),
+            remaining: devices.len(),
+            failure: None,
+        };
+        plan.waiting.insert(waiting, entry);
         for served in devices {
             let token = plan.next;
             plan.next += 1;
@@ -259,7 +272,7 @@ impl Engine {
             return None;
         }
         let waiting = plan.waiting.remove(&id)?;
-        Some((waiting.read, waiting.failure.map_or(Ok(()), Err)))
+        Some((waiting.read, waiting.result()))
     }
 
     /// Calls the planner back when a retry or a deadline is due. Runs for ever.
@@ -294,18 +307,24 @@ impl Engine {
                 Ok(stored) => {
                     let (extents, start) = (fetch.extents.clone(), fetch.range.start);
                     let filling = Arc::clone(&served);
+                    let engine = Arc::clone(&self);
                     let filled = tokio::task::spawn_blocking(move || {
-                        fill(&filling.device, &filling.map, extents, start, &stored)
+                        let unfilled = fill(
+                            &filling.device,
+                            &filling.map,
+                            extents.clone(),
+                            start,
+                            &stored,
+                        );
+                        filling.note(&extents, &unfilled);
+                        engine.unmark_if_complete(&filling);
+                        unfilled
                     });
                     match filled.await {
-                        Ok(unfilled) => {
-                            served.note(&fetch.extents, &unfilled);
-                            self.unmark_if_complete(&served);
-                            Ok(unfilled
-                                .iter()
-                                .map(|one| (one.extent, one.failure))
-                                .collect())
-                        }
+                        Ok(unfilled) => Ok(unfilled
+                            .iter()
+                            .map(|one| (one.extent, one.failure))
+                            .collect()),
                         Err(_) => Err(Failure::Device),
                     }
                 }
@@ -317,8 +336,13 @@ impl Engine {
     }
 
     /// A device that has everything raises no events any more: reads cost what a local image's cost.
+    /// Once it is durable, that is: nothing could be filled again if the disk then lost a block.
     pub(crate) fn unmark_if_complete(&self, served: &Served) {
         if !served.is_complete() {
+            return;
+        }
+        if let Err(error) = served.device.sync() {
+            tracing::error!(%error, blob = %served.blob, "a complete device is not durable");
             return;
         }
         match self.listener.unmark(&served.device.as_fd()) {
@@ -369,6 +393,23 @@ impl Served {
     /// One more source for it.
     pub(crate) fn add_source(&self, source: Arc<dyn Source>) {
         self.sources.write().push(source);
+    }
+
+    /// Whether all chunks of a range are there. Blocks that no chunk of the image has don't count:
+    /// nobody reads them.
+    fn has(&self, range: &Range<u64>) -> bool {
+        self.device.is_present(range.clone())
+            || self.map.covering(range).all(|extent| {
+                let chunks = self
+                    .map
+                    .extent(extent)
+                    .map(|extent| self.map.chunks_of(extent));
+                chunks.into_iter().flatten().all(|chunk| {
+                    let Range { start, end } = chunk.blocks();
+                    let common = start.max(range.start)..end.min(range.end);
+                    common.is_empty() || self.device.is_present(common)
+                })
+            })
     }
 
     /// Whether every chunk is there.

@@ -8,6 +8,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +87,7 @@ pub fn run(layout: &Layout) -> io::Result<()> {
         Arc::new(Group::from_fd(group)),
         Arc::new(Journal::map(journal)?),
     );
-    let numbers = take_away(layout)?;
+    let images = take_away(layout)?;
     // Whoever waits for an answer, or comes later, gets an error.
     let mut reads = listener.recover().map_err(io::Error::other)?;
     loop {
@@ -95,9 +96,10 @@ pub fn run(layout: &Layout) -> io::Result<()> {
                 .answer(&read, Err(io::ErrorKind::Other))
                 .map_err(io::Error::other)?;
         }
-        if !numbers
+        // A file that can't be asked for is nobody's any more.
+        if !images
             .iter()
-            .any(|number| draught_mount::is_alive(*number))
+            .any(|image| draught_mount::is_in_use(image).unwrap_or(false))
         {
             return Ok(());
         }
@@ -105,8 +107,8 @@ pub fn run(layout: &Layout) -> io::Result<()> {
     }
 }
 
-/// Detaches all mounts that are listed, and gives the numbers of their filesystems.
-fn take_away(layout: &Layout) -> io::Result<Vec<u64>> {
+/// Detaches all mounts that are listed, and gives the files of their metadata images.
+fn take_away(layout: &Layout) -> io::Result<Vec<PathBuf>> {
     let Some(state) = State::load(layout, &boot_id()?)? else {
         return Ok(Vec::new());
     };
@@ -122,7 +124,7 @@ fn take_away(layout: &Layout) -> io::Result<Vec<u64>> {
     }
     Ok(state
         .mounts
-        .iter()
-        .filter_map(|record| record.device_number)
+        .into_iter()
+        .map(|record| record.metadata)
         .collect())
 }

@@ -159,7 +159,8 @@ pub(crate) fn run_with(
     holdings: Holdings,
     environment: &[(&'static str, String)],
 ) -> Result<(), KeeperError> {
-    let executable = File::open("/proc/self/exe")
+    let executable = fs_err::File::open("/proc/self/exe")
+        .map(|file| file.into_parts().0)
         .map_err(failed("open the executable"))?
         .into();
     write_pid(&holdings.lock).map_err(failed("write the lock's process number"))?;

@@ -1,6 +1,6 @@
 //! What is mounted, and the devices that it needs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -39,7 +39,7 @@ pub(crate) enum MountError {
     #[error("failed to attach {reference}")]
     Attach {
         reference: String,
-        source: AttachError,
+        source: Box<AttachError>,
     },
     #[error("{dir:?} is not an existing directory: make it first")]
     NoDirectory { dir: PathBuf },
@@ -50,7 +50,7 @@ pub(crate) enum MountError {
     #[error("{dir:?} is in use: end what uses it first")]
     Busy {
         dir: PathBuf,
-        source: draught_mount::MountError,
+        source: Box<draught_mount::MountError>,
     },
     #[error(
         "{reference}, unmounted from {dir:?}, is still in use elsewhere, such as in a container"
@@ -59,7 +59,7 @@ pub(crate) enum MountError {
     #[error("failed to mount on {dir:?}")]
     Mount {
         dir: PathBuf,
-        source: draught_mount::MountError,
+        source: Box<draught_mount::MountError>,
     },
     #[error("failed to keep the image's metadata in the store")]
     Keep(#[source] io::Error),
@@ -108,15 +108,19 @@ fn now() -> u64 {
 }
 
 /// The mount of one of our images on a directory, as the kernel has it.
-fn mounted(infos: &[MountInfo], dir: &Path, metadata: &Path) -> Option<u64> {
-    let ours = |info: &&MountInfo| {
-        info.target == dir && info.filesystem == "erofs" && info.source == metadata
-    };
-    infos
-        .iter()
-        .rev()
-        .find(ours)
-        .map(|info| u64::from(info.device.1))
+fn is_mounted(infos: &[MountInfo], record: &MountRecord) -> bool {
+    infos.iter().any(|info| {
+        info.target == record.dir && info.filesystem == "erofs" && info.source == record.metadata
+    })
+}
+
+/// Whether somebody uses a mount that was taken out of the directory tree. One that can't be asked for is
+/// taken for used: to let go of it would mean zeros if it were.
+fn is_in_use(record: &MountRecord) -> bool {
+    draught_mount::is_in_use(&record.metadata).unwrap_or_else(|error| {
+        tracing::error!(%error, "can't tell whether a mount is in use");
+        error.kind() != io::ErrorKind::NotFound
+    })
 }
 
 impl Mounts {
@@ -144,12 +148,12 @@ impl Mounts {
         if !dir.is_absolute() || !dir.is_dir() {
             return Err(MountError::NoDirectory { dir });
         }
-        if let Some(done) = self.already(worker, &origin, &dir)? {
+        if let Some(done) = self.already(&origin, &dir)? {
             return Ok(done);
         }
-        let failed = |source| MountError::Attach {
+        let failed = |error| MountError::Attach {
             reference: origin.reference.clone(),
-            source,
+            source: Box::new(error),
         };
         let attached = worker
             .engine
@@ -160,12 +164,7 @@ impl Mounts {
     }
 
     /// A command whose worker died may come again: what it asked for may be done.
-    fn already(
-        &self,
-        worker: &Worker,
-        origin: &Origin,
-        dir: &Path,
-    ) -> Result<Option<MountStatus>, MountError> {
+    fn already(&self, origin: &Origin, dir: &Path) -> Result<Option<MountStatus>, MountError> {
         let inner = self.inner.lock();
         let here = |live: &&Live| live.record.dir == dir && !live.record.detached;
         let Some(live) = inner.live.iter().find(here) else {
@@ -179,9 +178,7 @@ impl Mounts {
             });
         }
         let infos = mountinfo().map_err(MountError::State)?;
-        let metadata = worker.store.image_dir(&live.record.image).join(METADATA);
-        let there = mounted(&infos, dir, &metadata).is_some();
-        Ok(there.then(|| live.status()))
+        Ok(is_mounted(&infos, &live.record).then(|| live.status()))
     }
 
     fn place(
@@ -205,7 +202,7 @@ impl Mounts {
             origin,
             transport: FANOTIFY.to_owned(),
             since: now(),
-            device_number: None,
+            metadata: worker.store.image_dir(&image).join(METADATA),
             detached: false,
         };
         let live = Live {
@@ -219,7 +216,7 @@ impl Mounts {
         inner.live.push(live);
         // Before it can be seen: a worker that dies in between finds it in the list.
         let saved = self.save(worker, &inner);
-        let result = saved.and_then(|()| self.mount_last(worker, &mut inner, &image));
+        let result = saved.and_then(|()| self.mount_last(worker, &mut inner));
         if result.is_err()
             && let Some(live) = inner.live.pop()
         {
@@ -235,19 +232,14 @@ impl Mounts {
     }
 
     /// Marks the devices of the mount that was listed last, mounts it, and unmarks what is complete.
-    fn mount_last(
-        &self,
-        worker: &Worker,
-        inner: &mut Inner,
-        image: &str,
-    ) -> Result<MountStatus, MountError> {
+    fn mount_last(&self, worker: &Worker, inner: &mut Inner) -> Result<MountStatus, MountError> {
         let Some(live) = inner.live.last_mut() else {
             return Err(MountError::Crashed);
         };
         let dir = live.record.dir.clone();
-        let failed = |source| MountError::Mount {
+        let failed = |error| MountError::Mount {
             dir: dir.clone(),
-            source,
+            source: Box::new(error),
         };
         let listener = worker.engine.listener();
         // Complete ones too: a mount that opened a device unmarked can never be made to raise events.
@@ -256,25 +248,20 @@ impl Mounts {
                 .mark(&served.device.as_fd())
                 .map_err(MountError::Mark)?;
         }
-        let metadata = worker.store.image_dir(image).join(METADATA);
         let paths: Vec<PathBuf> = live
             .devices
             .iter()
             .map(|served| served.device.path().to_path_buf())
             .collect();
-        let detached = Detached::mount(&metadata, &paths).map_err(failed)?;
-        let number = detached.device_number().map_err(MountError::State)?;
-        if let Err(error) = draught_mount::set_readahead(number, READAHEAD_KIB) {
+        let detached = Detached::mount(&live.record.metadata, &paths).map_err(failed)?;
+        if let Err(error) = detached.set_readahead(READAHEAD_KIB) {
             tracing::debug!(%error, "readahead stays what it was");
         }
         detached.attach(&dir).map_err(failed)?;
-        live.record.device_number = Some(number);
         for served in &live.devices {
             worker.engine.unmark_if_complete(served);
         }
-        let status = live.status();
-        self.save(worker, inner)?;
-        Ok(status)
+        Ok(live.status())
     }
 
     /// A device to use for one more mount.
@@ -365,11 +352,13 @@ impl Mounts {
             return Err(MountError::Crashed);
         };
         let dir = live.record.dir.clone();
-        let metadata = worker.store.image_dir(&live.record.image).join(METADATA);
         let infos = mountinfo().map_err(MountError::State)?;
         // Somebody else may have unmounted it already.
-        if !live.record.detached && mounted(&infos, &dir, &metadata).is_some() {
-            draught_mount::unmount(&dir).map_err(|source| MountError::Busy { dir, source })?;
+        if !live.record.detached && is_mounted(&infos, &live.record) {
+            draught_mount::unmount(&dir).map_err(|error| MountError::Busy {
+                dir,
+                source: Box::new(error),
+            })?;
         }
         live.record.detached = true;
         self.collect(worker, inner);
@@ -378,17 +367,14 @@ impl Mounts {
 
     /// Lets go of detached mounts that nobody uses any more.
     fn collect(&self, worker: &Worker, inner: &mut Inner) {
-        let attached: Vec<u64> = inner
-            .live
-            .iter()
-            .filter(|live| !live.record.detached)
-            .filter_map(|live| live.record.device_number)
-            .collect();
+        let mut attached = BTreeSet::new();
+        for live in inner.live.iter().filter(|live| !live.record.detached) {
+            attached.insert(live.record.image.clone());
+        }
+        // Another mount of the same image holds the same devices: that one's end decides.
         let gone = |live: &Live| {
-            let number = live.record.device_number;
-            // A number that another mount of ours has now is that one's.
-            let alive = |number| draught_mount::is_alive(number) && !attached.contains(&number);
-            live.record.detached && !number.is_some_and(alive)
+            let record = &live.record;
+            record.detached && (attached.contains(&record.image) || !is_in_use(record))
         };
         let all = std::mem::take(&mut inner.live);
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(gone);
@@ -439,11 +425,8 @@ impl Mounts {
         let mut inner = self.inner.lock();
         let infos = mountinfo().unwrap_or_default();
         for mut record in state.mounts {
-            let metadata = worker.store.image_dir(&record.image).join(METADATA);
-            let number = mounted(&infos, &record.dir, &metadata);
-            record.device_number = number.or(record.device_number);
             // A mount that its worker did not live to make, or that somebody else took away.
-            record.detached |= number.is_none();
+            record.detached |= !is_mounted(&infos, &record);
             match self.restore_one(worker, &mut inner, &record, &mut held) {
                 Ok((digest, devices)) => inner.live.push(Live {
                     record,
@@ -509,14 +492,12 @@ impl Mounts {
     pub(crate) fn refuse_orphans(&self, worker: &Worker, state: State) {
         let infos = mountinfo().unwrap_or_default();
         for record in state.mounts {
-            let metadata = worker.store.image_dir(&record.image).join(METADATA);
-            let number = mounted(&infos, &record.dir, &metadata);
             tracing::error!(
                 dir = %record.dir.display(),
                 reference = record.origin.reference,
                 "this mount lost keeper and worker: it is not handed out again, mount it anew"
             );
-            if number.is_some()
+            if is_mounted(&infos, &record)
                 && let Err(error) = draught_mount::detach(&record.dir)
             {
                 tracing::error!(
@@ -524,8 +505,7 @@ impl Mounts {
                     "it could not be detached"
                 );
             }
-            let number = number.or(record.device_number);
-            if number.is_some_and(draught_mount::is_alive)
+            if is_in_use(&record)
                 && let Err(error) = abandon_devices(worker, &record)
             {
                 let error = &error as &dyn std::error::Error;

@@ -39,8 +39,8 @@ pub struct MountRecord {
     pub transport: String,
     /// When it was mounted, in seconds since 1970.
     pub since: u64,
-    /// The kernel's number of the filesystem: `erofs-NUMBER` in `/sys/class/bdi`. None while mounting.
-    pub device_number: Option<u64>,
+    /// The file of its metadata image: whoever uses the mount has it open.
+    pub metadata: PathBuf,
     /// Whether it was unmounted, but is still in use somewhere else, such as in another mount namespace.
     pub detached: bool,
 }

@@ -240,10 +240,6 @@ impl Worker {
 
     /// Ends this process; the keeper decides what comes next. Everything that matters is on disk or with
     /// the keeper, as it would be after a crash.
-    #[expect(
-        clippy::exit,
-        reason = "listener threads wait in the kernel and can't be joined"
-    )]
     pub(crate) fn exit(&self) {
         self.engine.sync();
         std::process::exit(0);
