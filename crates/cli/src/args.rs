@@ -52,12 +52,13 @@ pub(crate) struct Global {
     #[arg(long, value_name = "HOST[:PORT]", global = true)]
     pub(crate) plain_http: Vec<String>,
 
-    /// How results are written to standard output
-    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
+    /// How results are written to standard output: text for people, json for programs
+    #[arg(long, value_enum, default_value_t = Format::Text, hide_possible_values = true, global = true)]
     pub(crate) format: Format,
 
-    /// How progress is shown on standard error
-    #[arg(long, value_enum, default_value_t = Progress::Auto, global = true)]
+    /// How progress is shown on standard error: auto, bar, plain (a line now and then), json (an object a
+    /// line) or none; auto is a bar on a terminal, JSON with --format json, else plain lines
+    #[arg(long, value_enum, default_value_t = Progress::Auto, hide_possible_values = true, global = true)]
     pub(crate) progress: Progress,
 
     /// What to log to standard error: a level (error, warn, info, debug, trace), or one per
@@ -71,8 +72,8 @@ pub(crate) struct Global {
     )]
     pub(crate) log: String,
 
-    /// How log lines look
-    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
+    /// How log lines look: text or json
+    #[arg(long, value_enum, default_value_t = Format::Text, hide_possible_values = true, global = true)]
     pub(crate) log_format: Format,
 }
 

@@ -83,7 +83,7 @@ impl Reporter {
         if let How::Bar(bar) = &self.how {
             bar.set_message(state.part.clone());
         }
-        self.tell(&mut state);
+        self.tell(&mut state, false);
     }
 
     /// How much there is to do, in bytes, if it is known, and how much of it is done.
@@ -93,6 +93,9 @@ impl Reporter {
         state.total_bytes = total_bytes;
         let period = match &self.how {
             How::Bar(bar) => {
+                if bar.length().is_some() != total_bytes.is_some() {
+                    shape(bar, total_bytes.is_some());
+                }
                 bar.set_position(done_bytes);
                 total_bytes.map_or_else(|| bar.unset_length(), |total| bar.set_length(total));
                 return;
@@ -102,17 +105,18 @@ impl Reporter {
             How::Json => JSON_PERIOD,
         };
         if state.told.is_none_or(|told| told.elapsed() >= period) {
-            self.tell(&mut state);
+            self.tell(&mut state, true);
         }
     }
 
-    fn tell(&self, state: &mut State) {
+    /// Tells it, with amounts if they are what is new.
+    fn tell(&self, state: &mut State, has_amount: bool) {
         match &self.how {
             How::Bar(_) | How::None => return,
             How::Plain => {
                 let done = Size(state.done_bytes);
                 let amount = match (state.done_bytes, state.total_bytes) {
-                    (0, None) => String::new(),
+                    _ if !has_amount => String::new(),
                     (_, None) => format!(", {done}"),
                     (_, Some(total)) => format!(", {done} of {}", Size(total)),
                 };
@@ -145,9 +149,20 @@ impl Drop for Reporter {
 
 fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(BAR_HERTZ));
-    let template = "{spinner} {msg} {binary_bytes} of {binary_total_bytes} {wide_bar} {eta}";
+    shape(&bar, false);
+    // Turns while nothing is told, so that one sees that it lives.
+    bar.enable_steady_tick(JSON_PERIOD);
+    bar
+}
+
+/// How the bar looks when it is known how much there is to do, and when not.
+fn shape(bar: &ProgressBar, is_measured: bool) {
+    let template = if is_measured {
+        "{spinner} {msg}  {binary_bytes} of {binary_total_bytes} {wide_bar} {eta}"
+    } else {
+        "{spinner} {msg}  {elapsed}"
+    };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
-    bar
 }

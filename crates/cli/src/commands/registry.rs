@@ -13,7 +13,7 @@ use crate::outcome::Outcome;
 use crate::output;
 use crate::settings::Settings;
 
-/// Serves the embedded registry until it is told to stop
+/// Serve the embedded registry until it is told to stop
 ///
 /// It speaks the OCI distribution API: pull with byte ranges, push, mounts across repositories, tag
 /// lists, referrers, deletion. It has neither users nor TLS: let it listen on loopback, or put it

@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::units::Size;
 use crate::{asynchronous, open, output};
 
-/// Verifies an image to its last chunk
+/// Verify an image to its last chunk
 ///
 /// Reads everything: manifests, configurations, metadata, every blob with its tables and every chunk in
 /// it, for all platforms. Each fault is a line on standard output, with the blob, the bytes and a file

@@ -21,7 +21,7 @@ use crate::settings::Settings;
 use crate::units::Size;
 use crate::{asynchronous, open, output};
 
-/// Writes an image in a format that can be read lazily
+/// Write an image in a format that can be read lazily
 ///
 /// Layers are streamed: none is unpacked to disk or held in memory. The same image with the same
 /// options gives the same bytes, on any number of threads. What the destination has already is not

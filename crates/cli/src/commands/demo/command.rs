@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::units::Size;
 use crate::{asynchronous, output};
 
-/// Shows on this machine what lazy reading is worth
+/// Show on this machine what lazy reading is worth
 ///
 /// Makes a real image of this machine's own files: a language runtime, its libraries, and several hundred
 /// MiB of other files to carry along, as images do. Pushes it to an embedded registry on loopback, converts

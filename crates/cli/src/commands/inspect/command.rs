@@ -10,7 +10,7 @@ use crate::outcome::Outcome;
 use crate::settings::Settings;
 use crate::{asynchronous, open, output};
 
-/// Shows what an image is made of
+/// Show what an image is made of
 ///
 /// Reads manifest, configuration and metadata, none of the content. --format json has the same for
 /// programs.
