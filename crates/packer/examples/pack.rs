@@ -39,12 +39,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             packer.add_layer(LayerInput::new(fs_err::File::open(&layer)?), &())?
         };
         println!(
-            "{}: {} bytes, {} entries, {} chunks ({} new) -> {} bytes {}",
+            "{}: {} bytes, {} entries, {} chunks ({} new, {} in the blob) -> {} bytes {}",
             layer.display(),
             report.decoded_bytes,
             report.entries,
             report.chunks,
             report.new_chunks,
+            blob.as_ref().map_or(0, |blob| blob.info.chunks),
             report.blob_bytes,
             blob.map_or_else(String::new, |blob| blob.content.digest().to_string()),
         );

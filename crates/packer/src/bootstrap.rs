@@ -59,26 +59,48 @@ fn spool_failed(source: io::Error) -> FinishError {
     FinishError::Spool { source }
 }
 
-pub(crate) fn write(
+/// Writes a bootstrap.
+fn write_to(
     tree: &Tree,
     blobs: &[BlobInfo],
     options: &PackOptions,
-) -> Result<BootstrapLayer, FinishError> {
+    out: &mut impl Write,
+) -> Result<bootstrap::Summary, bootstrap::WriteError> {
     let input = Input {
         tree,
         blobs,
         chunk_indexes: &chunk_indexes_in_order(tree),
         prefetch: &[],
     };
-    let options_out = bootstrap::Options {
+    let options = bootstrap::Options {
         chunk_bytes: options.chunk_bytes,
         compression: options.compression,
         digester: options.digester,
     };
+    bootstrap::write(&input, &options, out)
+}
+
+/// The bootstrap of a layer, in memory: its blob needs it whole.
+pub(crate) fn write_raw(
+    tree: &Tree,
+    blobs: &[BlobInfo],
+    options: &PackOptions,
+) -> Result<Vec<u8>, bootstrap::WriteError> {
+    let mut out = Vec::new();
+    write_to(tree, blobs, options, &mut out)?;
+    Ok(out)
+}
+
+/// Writes the bootstrap of an image, and puts it into a layer.
+pub(crate) fn write(
+    tree: &Tree,
+    blobs: &[BlobInfo],
+    options: &PackOptions,
+) -> Result<BootstrapLayer, FinishError> {
     // Through a file: tar states a size before the content, and bootstraps of large images are large.
     let raw = Spool::new(&options.spool_dir).map_err(spool_failed)?;
     let mut raw = BufWriter::with_capacity(BUFFER_BYTES, raw);
-    let summary = bootstrap::write(&input, &options_out, &mut raw)
+    let summary = write_to(tree, blobs, options, &mut raw)
         .map_err(|source| FinishError::Bootstrap { source })?;
     let raw = raw
         .into_inner()

@@ -2,12 +2,13 @@
 
 use std::io::Read;
 
-use draught_rafs::blob::{BlobInfo, BlobOptions, BlobWriteError};
-use draught_tree::{Blob, BlobId, Tree};
+use draught_digest::Digest;
+use draught_rafs::blob::{BlobFeatures, BlobInfo, BlobOptions, BlobWriteError};
+use draught_tree::{Blob, Tree};
 
 use crate::bootstrap::{self, BootstrapLayer, FinishError};
 use crate::directory::Directory;
-use crate::layer::{self, Known, Layer, LayerInput, PackLayerError, Written};
+use crate::layer::{self, Known, Layer, LayerInput, OwnTree, PackLayerError, Written};
 use crate::options::{OptionsError, PackOptions};
 use crate::progress::{LayerReport, Progress};
 use crate::prune;
@@ -75,8 +76,9 @@ impl ImagePacker {
     ) -> Result<(LayerReport, Option<PackedBlob>), PackLayerError> {
         let number = self.layers;
         progress.layer_started(number, input.stored_bytes);
-        let (report, written) = layer::pack_archive(input, self.layer(progress))?;
-        self.close(number, report, written, progress)
+        let mut own = OwnTree::new(self.options.layer_bootstraps);
+        let (report, written) = layer::pack_archive(input, self.layer(&mut own, progress))?;
+        self.close(number, report, written, own, progress)
     }
 
     /// Packs a directory tree as the next layer, names in byte order. It must not change meanwhile.
@@ -90,8 +92,9 @@ impl ImagePacker {
     ) -> Result<(LayerReport, Option<PackedBlob>), PackLayerError> {
         let number = self.layers;
         progress.layer_started(number, None);
-        let (report, written) = layer::pack_content(directory, self.layer(progress))?;
-        self.close(number, report, written, progress)
+        let mut own = OwnTree::new(self.options.layer_bootstraps);
+        let (report, written) = layer::pack_content(directory, self.layer(&mut own, progress))?;
+        self.close(number, report, written, own, progress)
     }
 
     /// Ends the image: gives its bootstrap, and which blobs it is made of. A blob whose content upper
@@ -100,7 +103,7 @@ impl ImagePacker {
     /// # Errors
     /// See [`FinishError`].
     pub fn finish(mut self) -> Result<PackedImage, FinishError> {
-        let used = prune::used_blobs(&self.tree);
+        let used = prune::used_blobs(&self.tree, &self.tree.map);
         if used.contains(&false) {
             prune::prune(&mut self.tree, &used);
             let mut used = used.iter();
@@ -114,7 +117,7 @@ impl ImagePacker {
         })
     }
 
-    fn layer<'a>(&'a mut self, progress: &'a dyn Progress) -> Layer<'a> {
+    fn layer<'a>(&'a mut self, own: &'a mut OwnTree, progress: &'a dyn Progress) -> Layer<'a> {
         Layer {
             number: self.layers,
             blob: BlobOptions {
@@ -122,10 +125,10 @@ impl ImagePacker {
                 digester: self.options.digester,
                 chunk_bytes_max: self.options.chunk_bytes,
                 batches: self.options.batch_bytes > 0,
-                inline_bootstrap: false,
             },
             options: &self.options,
             tree: &mut self.tree,
+            own,
             known: &mut self.known,
             progress,
         }
@@ -136,11 +139,12 @@ impl ImagePacker {
         number: usize,
         mut report: LayerReport,
         written: Option<Written>,
+        own: OwnTree,
         progress: &dyn Progress,
     ) -> Result<(LayerReport, Option<PackedBlob>), PackLayerError> {
         self.layers += 1;
         let blob = match written {
-            Some(written) => Some(self.close_blob(written)?),
+            Some(written) => Some(self.close_blob(written, own)?),
             None => None,
         };
         if let Some(blob) = &blob {
@@ -150,26 +154,60 @@ impl ImagePacker {
         Ok((report, blob))
     }
 
-    fn close_blob(&mut self, written: Written) -> Result<PackedBlob, PackLayerError> {
+    fn close_blob(&mut self, written: Written, own: OwnTree) -> Result<PackedBlob, PackLayerError> {
         let layout = |source: BlobWriteError| PackLayerError::Blob { source };
         let spool_failed = |source| PackLayerError::Spool { source };
         let Written { mut spool, writer } = written;
-        let (bytes, tail) = writer.finish_data(spool.hasher()).map_err(layout)?;
+        let own = own.into_tree();
+        let (bytes, mut tail) = writer
+            .finish_data(spool.hasher(), own.is_some())
+            .map_err(layout)?;
         spool.append(&bytes).map_err(spool_failed)?;
-        let (bytes, mut info, table) = tail.finish(None).map_err(layout)?;
+        let id = self.tree.map.push_blob(Blob {
+            // Known when the blob is complete.
+            digest: Digest::sha256(b""),
+            stored_bytes: 0,
+            device_bytes: tail.info().device_bytes,
+        });
+        let id = id.ok_or(PackLayerError::TooManyChunks)?;
+        tail.take_table()
+            .append_to(&mut self.tree.map, id)
+            .ok_or(PackLayerError::TooManyChunks)?;
+        let bootstrap = match own {
+            Some(own) => Some(self.layer_bootstrap(own, tail.info())?),
+            None => None,
+        };
+        let (bytes, mut info) = tail.finish(bootstrap.as_deref()).map_err(layout)?;
         spool.append(&bytes).map_err(spool_failed)?;
         let content = spool.finish();
         info.digest = Some(content.digest());
-        let id = self.tree.map.push_blob(Blob {
-            digest: content.digest(),
-            stored_bytes: content.bytes(),
-            device_bytes: info.device_bytes,
-        });
-        let id: BlobId = id.ok_or(PackLayerError::TooManyChunks)?;
-        table
-            .append_to(&mut self.tree.map, id)
-            .ok_or(PackLayerError::TooManyChunks)?;
+        if let Some(blob) = self.tree.map.blobs.get_mut(id.index()) {
+            blob.digest = content.digest();
+            blob.stored_bytes = content.bytes();
+        }
+        // What a bootstrap says of the blob is about its data: the inner bootstrap is none of it.
+        info.features = info.features.without(BlobFeatures::INLINED_FS_META);
         self.blobs.push(info.clone());
         Ok(PackedBlob { info, content })
+    }
+
+    /// The bootstrap of the layer that was packed last, over the blobs that its files lie in.
+    fn layer_bootstrap(&self, mut own: Tree, last: &BlobInfo) -> Result<Vec<u8>, PackLayerError> {
+        let mut used = prune::used_blobs(&own, &self.tree.map);
+        if let Some(last) = used.last_mut() {
+            // Even if whiteouts or later entries of the layer left nothing of it.
+            *last = true;
+        }
+        let (map, chunks) = prune::subset(&self.tree.map, &used);
+        own.map = map;
+        prune::renumber(&mut own, &chunks);
+        let all = self.blobs.iter().chain(std::iter::once(last));
+        let blobs: Vec<BlobInfo> = all
+            .zip(&used)
+            .filter(|(_, used)| **used)
+            .map(|(blob, _)| blob.clone())
+            .collect();
+        bootstrap::write_raw(&own, &blobs, &self.options)
+            .map_err(|source| PackLayerError::Bootstrap { source })
     }
 }

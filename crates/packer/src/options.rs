@@ -36,6 +36,9 @@ pub struct PackOptions {
     /// readable by every deployed one. Where 2.3 or later is certain, batches of 128 KiB make images
     /// of small files smaller by a tenth and more.
     pub batch_bytes: u32,
+    /// Whether each blob holds a bootstrap of its layer alone: what tools need that take layers apart
+    /// or put them together anew. No reader of images needs it.
+    pub layer_bootstraps: bool,
     /// Threads that compress.
     pub threads: NonZeroUsize,
     /// Where blobs lie until they are pushed: unlinked files, so nothing is left after a crash.
@@ -56,6 +59,7 @@ impl Default for PackOptions {
             digester: Algorithm::Blake3,
             chunk_bytes: 1 << 20,
             batch_bytes: 0,
+            layer_bootstraps: true,
             threads: std::thread::available_parallelism()
                 .unwrap_or(NonZeroUsize::MIN)
                 .min(NonZeroUsize::MIN.saturating_add(THREADS_MAX - 1)),

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use draught_packer::{Directory, ImagePacker, LayerInput, PackOptions, PackedImage};
-use draught_testkit::{Scratch, facts, mounted, need, process};
+use draught_rafs::blob::{TOC_TAIL_BYTES, Toc, TocLimits};
+use draught_testkit::{Scratch, compare, facts, mounted, need, process};
 use draught_tree::Compression;
 
 /// What is packed.
@@ -172,6 +173,116 @@ fn nydusd_serves_two_layers_without_compression() {
         &[Layer::Directory(lower), Layer::Directory(upper)],
         &expected,
     );
+}
+
+/// Takes a layer apart with nydus' own tool: its blob and the bootstrap in it, nothing else.
+fn unpack_blob(nydus: &need::Nydus, blob: &Path, scratch: &Scratch) -> Vec<u8> {
+    let bytes = fs_err::read(blob).unwrap();
+    let at = bytes
+        .len()
+        .saturating_sub(usize::try_from(TOC_TAIL_BYTES).unwrap());
+    let toc = Toc::decode(&bytes[at..], bytes.len() as u64, &TocLimits::default()).unwrap();
+    let entry = toc.bootstrap().unwrap();
+    let at = usize::try_from(entry.offset.0).unwrap();
+    let stored = &bytes[at..at + usize::try_from(entry.stored_bytes).unwrap()];
+    let (boot, out) = (scratch.join("layer.boot"), scratch.join("layer.tar"));
+    fs_err::write(&boot, entry.decode(stored).unwrap()).unwrap();
+    nydus.check(&boot);
+    let mut unpack = Command::new(&nydus.image);
+    unpack
+        .arg("unpack")
+        .arg("--bootstrap")
+        .arg(&boot)
+        .arg("--blob")
+        .arg(blob);
+    process::run(unpack.arg("--output").arg(&out));
+    fs_err::read(out).unwrap()
+}
+
+/// Names in an archive.
+fn names(archive: &[u8]) -> Vec<String> {
+    let mut reader = draught_tar::Reader::new(archive, draught_tar::Limits::default());
+    let mut names = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        let name = String::from_utf8(entry.path.to_vec()).unwrap();
+        names.push(name.trim_matches(['.', '/']).to_owned());
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn nydusd_reads_files_whose_chunks_are_scattered() {
+    if !need::root() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (lower, upper, merged) = (
+        scratch.dir("lower"),
+        scratch.dir("upper"),
+        scratch.dir("merged"),
+    );
+    // Chunks that occur again and again, in every order, within files, across files and layers.
+    let chunk = |seed: u64| {
+        let words =
+            (0..512).map(|at| seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(at) ^ seed);
+        words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>()
+    };
+    let mut state = 1_u64;
+    for (dir, kinds) in [(&lower, 10), (&upper, 20)] {
+        for file in 0..60 {
+            let mut data = Vec::new();
+            for _ in 0..file {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                data.extend_from_slice(&chunk((state >> 33) % kinds));
+            }
+            data.truncate(data.len().saturating_sub(file));
+            fs_err::write(dir.join(format!("{kinds}-{file}")), data).unwrap();
+        }
+        process::run(Command::new("cp").arg("-a").arg(dir.join(".")).arg(&merged));
+    }
+    let expected = facts::of_directory(&merged);
+    for compression in [Compression::None, Compression::Zstd] {
+        let options = PackOptions {
+            compression,
+            chunk_bytes: 4096,
+            ..PackOptions::default()
+        };
+        let layers = [
+            Layer::Directory(lower.clone()),
+            Layer::Directory(upper.clone()),
+        ];
+        assert_served(options, &layers, &expected);
+    }
+}
+
+#[test]
+fn a_blob_holds_a_bootstrap_of_its_layer_that_nydus_unpacks() {
+    let (Some(nydus), Some(base)) = (need::nydus(), base_archive()) else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let upper = scratch.dir("upper");
+    fs_err::write(upper.join("new"), b"brought by the upper layer").unwrap();
+    fs_err::write(upper.join(".wh.etc"), b"").unwrap();
+    let layers = [Layer::Archive(base.clone()), Layer::Directory(upper)];
+    let (image, blobs) = pack(PackOptions::default(), &layers, scratch.path());
+    let blob = |at: usize| blobs.join(image.blobs[at].digest.unwrap().hex());
+
+    let mut expected = compare::Applied::default();
+    expected.layer(fs_err::File::open(&base).unwrap()).unwrap();
+    let mut got = compare::Applied::default();
+    got.layer(&*unpack_blob(&nydus, &blob(0), &scratch))
+        .unwrap();
+    let (mut got, expected) = (got.snapshot(), expected.snapshot());
+    // It leaves the root out.
+    got.insert(b"/".to_vec(), expected[&b"/"[..]].clone());
+    compare::assert_same(&got, &expected);
+
+    let archive = unpack_blob(&nydus, &blob(1), &scratch);
+    assert_eq!(names(&archive), ["new", "wh.etc"]);
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 
 use crossbeam_channel::{Receiver, Sender};
 use draught_digest::Digest;
-use draught_tree::{ChunkId, Compression, Entry, EntryKind, Tree};
+use draught_tree::{ChunkId, ChunkMap, Compression, Entry, EntryKind, Tree};
 
 use super::error::PackLayerError;
 use super::jobs::{JOB_BYTES, Job, Part};
+use super::order::{self, FENCE_BYTES, Order};
+use crate::layer::own_tree::OwnTree;
 use crate::options::PackOptions;
 
 /// Where entries and their content come from: an archive or a directory.
@@ -44,6 +46,7 @@ pub(super) struct Chunker<'a> {
     batch: Option<Batch>,
     /// The id that the next new chunk gets.
     next: u32,
+    order: Order,
     pub(super) counts: Counts,
 }
 
@@ -70,14 +73,17 @@ impl<'a> Chunker<'a> {
             sequence: 0,
             batch: None,
             next: first,
+            order: Order::new(first),
             counts: Counts::default(),
         }
     }
 
-    /// Applies all entries, and hands on the last job.
+    /// Applies all entries to the image's tree, and to the layer's own if there is one; hands on the
+    /// last job.
     pub(super) fn run(
         &mut self,
         tree: &mut Tree,
+        own: &mut OwnTree,
         content: &mut impl Content,
     ) -> Result<(), PackLayerError> {
         tree.begin_layer();
@@ -86,10 +92,15 @@ impl<'a> Chunker<'a> {
             if let EntryKind::File { bytes, chunks } = &mut entry.kind {
                 let bytes = *bytes;
                 self.counts.file_bytes = self.counts.file_bytes.saturating_add(bytes);
-                *chunks = self.cut(&entry.path, bytes, content)?;
+                *chunks = self.cut(&entry.path, bytes, content, &tree.map)?;
             }
-            tree.apply(entry, &self.options.tree_limits)
+            let copy = own.wants_entries().then(|| entry.clone());
+            let node = tree
+                .apply(entry, &self.options.tree_limits)
                 .map_err(|source| PackLayerError::Apply { source })?;
+            if let Some(copy) = copy {
+                own.apply(copy, tree, node, &self.options.tree_limits);
+            }
         }
         self.flush()
     }
@@ -100,12 +111,14 @@ impl<'a> Chunker<'a> {
         path: &[u8],
         bytes: u64,
         content: &mut impl Content,
+        map: &ChunkMap,
     ) -> Result<Box<[ChunkId]>, PackLayerError> {
         let chunk_bytes = u64::from(self.options.chunk_bytes);
         // A file's size is not to be believed before its content is there.
         let expected = bytes.div_ceil(chunk_bytes).min(1024);
         let mut chunks = Vec::with_capacity(usize::try_from(expected).unwrap_or_default());
         let mut left = bytes;
+        let mut before = None;
         while left > 0 {
             let part = left.min(chunk_bytes);
             let part_bytes = usize::try_from(part).unwrap_or(usize::MAX);
@@ -116,7 +129,9 @@ impl<'a> Chunker<'a> {
                     missing_bytes: left - read as u64,
                 });
             }
-            chunks.push(self.take(part_bytes)?);
+            let chunk = self.take(part_bytes, before, map)?;
+            chunks.push(chunk);
+            before = Some(chunk);
             left -= part;
         }
         Ok(chunks.into_boxed_slice())
@@ -154,7 +169,8 @@ impl<'a> Chunker<'a> {
         }
         if self.job.is_none() {
             let mut job = self.free.recv().map_err(|_| PackLayerError::Aborted)?;
-            job.input.resize(job_bytes, 0);
+            // A fence may have to be put before the last chunk.
+            job.input.resize(job_bytes + FENCE_BYTES, 0);
             job.sequence = self.sequence;
             self.sequence += 1;
             self.job = Some(job);
@@ -162,30 +178,77 @@ impl<'a> Chunker<'a> {
         self.job.as_mut().ok_or(PackLayerError::Aborted)
     }
 
-    /// Takes the chunk that was read last: either it is known, or it becomes part of the job.
-    fn take(&mut self, bytes: usize) -> Result<ChunkId, PackLayerError> {
-        let job = self.job.as_mut().ok_or(PackLayerError::Aborted)?;
+    /// Takes the chunk that was read last, which follows `before` in its file: either it is known and
+    /// may be where it is, or it becomes part of the job.
+    fn take(
+        &mut self,
+        bytes: usize,
+        before: Option<ChunkId>,
+        map: &ChunkMap,
+    ) -> Result<ChunkId, PackLayerError> {
+        let job = self.job.as_ref().ok_or(PackLayerError::Aborted)?;
         let data = job
             .input
             .get(job.filled..job.filled + bytes)
             .unwrap_or_default();
         let digest = self.options.digester.digest(data);
         self.counts.chunks += 1;
-        if let Some(id) = self.known.get(&digest) {
+        let may_follow =
+            |order: &Order, next| before.is_none_or(|before| order.may_follow(map, before, next));
+        if let Some(id) = self.known.get(&digest)
+            && may_follow(&self.order, *id)
+        {
             return Ok(*id);
         }
+        if !may_follow(&self.order, ChunkId(self.next)) {
+            self.fence(bytes)?;
+        }
+        let id = self.push_chunk(digest, bytes)?;
+        // If it was known, others may follow the newer one rather than the older.
+        self.known.insert(digest, id);
+        self.counts.new_chunks += 1;
+        self.place(bytes)?;
+        Ok(id)
+    }
+
+    /// Adds the next bytes of the job as a chunk.
+    fn push_chunk(&mut self, digest: Digest, bytes: usize) -> Result<ChunkId, PackLayerError> {
+        let job = self.job.as_mut().ok_or(PackLayerError::Aborted)?;
+        job.filled += bytes;
+        job.chunks
+            .push((digest, u32::try_from(bytes).unwrap_or(u32::MAX)));
         let id = ChunkId(self.next);
         self.next = self
             .next
             .checked_add(1)
             .ok_or(PackLayerError::TooManyChunks)?;
-        self.known.insert(digest, id);
-        self.counts.new_chunks += 1;
-        job.filled += bytes;
-        job.chunks
-            .push((digest, u32::try_from(bytes).unwrap_or(u32::MAX)));
-        self.place(bytes)?;
         Ok(id)
+    }
+
+    /// Puts a fence before the chunk of so many bytes that was read last.
+    fn fence(&mut self, bytes: usize) -> Result<(), PackLayerError> {
+        self.close_batch();
+        let chunk_bytes = usize::try_from(self.options.chunk_bytes).unwrap_or(usize::MAX);
+        let id = self.next;
+        let job = self.job.as_mut().ok_or(PackLayerError::Aborted)?;
+        // There is room: see `job_with_room`.
+        let from = job.filled;
+        job.input
+            .copy_within(from..from + bytes, from + FENCE_BYTES);
+        let fence = job.input.get_mut(from..from + FENCE_BYTES);
+        let fence = fence.unwrap_or_default();
+        order::fill_fence(id, fence);
+        let digester = self.options.digester;
+        let pieces: Vec<(Digest, usize)> = fence
+            .chunks(chunk_bytes)
+            .map(|piece| (digester.digest(piece), piece.len()))
+            .collect();
+        for (digest, bytes) in pieces {
+            self.push_chunk(digest, bytes)?;
+            self.push_part(bytes, 1);
+        }
+        self.order.fence(self.next);
+        Ok(())
     }
 
     /// Gives the chunk taken last its extent: the open batch, a new one, or one of its own.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use draught_codec::{LayerDecoder, LayerError, LayerKind, LayerLimits};
@@ -110,8 +110,12 @@ pub(super) fn decode<R: Read>(
 ) -> Result<Decoded, PackLayerError> {
     let expected_bytes = input.stored_bytes;
     let (digest, diff_id) = (input.digest, input.diff_id);
+    let given_up = Arc::clone(&cancelled);
     let mut checked = Checked::new(input.reader, expected_bytes, layer, progress, cancelled);
     let outcome = run(&mut checked, limits, &pipe);
+    if given_up.load(Ordering::Relaxed) {
+        return Err(PackLayerError::Aborted);
+    }
     if let Some(expected_bytes) = expected_bytes
         && checked.ended
         && checked.bytes != expected_bytes

@@ -5,6 +5,7 @@ use std::io;
 use draught_codec::{EncodeError, LayerError};
 use draught_digest::Digest;
 use draught_rafs::blob::BlobWriteError;
+use draught_rafs::bootstrap;
 use draught_tar::TarError;
 use draught_tree::ApplyError;
 
@@ -84,6 +85,12 @@ pub enum PackLayerError {
     Blob {
         /// Why.
         source: BlobWriteError,
+    },
+    /// The layer's own bootstrap can't be written.
+    #[error("failed to write the layer's own bootstrap")]
+    Bootstrap {
+        /// Why.
+        source: bootstrap::WriteError,
     },
     /// The blob can't be written.
     #[error("failed to write the blob to the spool directory")]

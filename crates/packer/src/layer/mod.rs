@@ -6,11 +6,14 @@ mod decode;
 mod error;
 mod input;
 mod jobs;
+mod order;
+mod own_tree;
 mod pipeline;
 mod writer;
 
 pub(crate) use chunker::{Content, Known};
 pub use error::PackLayerError;
 pub use input::LayerInput;
+pub(crate) use own_tree::OwnTree;
 pub(crate) use pipeline::{Layer, pack_archive, pack_content};
 pub(crate) use writer::Written;

@@ -14,6 +14,7 @@ use super::decode::{self, Decoded, PipeReader};
 use super::error::PackLayerError;
 use super::input::LayerInput;
 use super::jobs::{self, Job};
+use super::own_tree::OwnTree;
 use super::writer::{self, Written};
 use crate::options::PackOptions;
 use crate::progress::{LayerReport, Progress};
@@ -25,6 +26,7 @@ pub(crate) struct Layer<'a> {
     pub(crate) options: &'a PackOptions,
     pub(crate) blob: BlobOptions,
     pub(crate) tree: &'a mut Tree,
+    pub(crate) own: &'a mut OwnTree,
     pub(crate) known: &'a mut Known,
     pub(crate) progress: &'a dyn Progress,
 }
@@ -125,6 +127,7 @@ pub(crate) fn pack_content(
         options,
         blob,
         tree,
+        own,
         known,
         ..
     } = layer;
@@ -149,7 +152,7 @@ pub(crate) fn pack_content(
         let dir = options.spool_dir.as_path();
         let writer = scope.spawn(move || writer::write(blob, dir, &done_rx, &free_tx));
         let mut chunker = Chunker::new(options, known, first, free_rx, jobs_tx);
-        let cut = chunker.run(tree, content);
+        let cut = chunker.run(tree, own, content);
         let counts = chunker.counts;
         // Hang up, so that the workers end, and the writer after them.
         drop(chunker);

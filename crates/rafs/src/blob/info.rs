@@ -16,8 +16,6 @@ pub struct BlobOptions {
     pub chunk_bytes_max: u32,
     /// Whether extents may hold several chunks. nydus 2.3 and later read such blobs.
     pub batches: bool,
-    /// Whether a bootstrap of the layer will be put into the blob.
-    pub inline_bootstrap: bool,
 }
 
 /// Where the chunk-info table is and how it is stored; the chunk-info header follows it.

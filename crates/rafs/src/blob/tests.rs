@@ -17,7 +17,6 @@ fn options(compression: Compression, batches: bool) -> BlobOptions {
         digester: Algorithm::Blake3,
         chunk_bytes_max: 1 << 20,
         batches,
-        inline_bootstrap: true,
     }
 }
 
@@ -74,10 +73,11 @@ fn blob(compression: Compression, batches: bool) -> (Vec<u8>, BlobInfo, ChunkTab
     }
     let mut hasher = Hasher::new(Algorithm::Sha256);
     hasher.update(&out);
-    let (bytes, tail) = writer.finish_data(hasher).unwrap();
+    let (bytes, mut tail) = writer.finish_data(hasher, true).unwrap();
     out.extend_from_slice(&bytes);
     assert_eq!(tail.info().stored_bytes, out.len() as u64);
-    let (bytes, mut info, table) = tail.finish(Some(BOOTSTRAP)).unwrap();
+    let table = tail.take_table();
+    let (bytes, mut info) = tail.finish(Some(BOOTSTRAP)).unwrap();
     out.extend_from_slice(&bytes);
     assert_eq!(info.stored_bytes, out.len() as u64);
     info.digest = Some(Digest::sha256(&out));
@@ -201,7 +201,11 @@ fn what_the_format_cannot_express_is_refused() {
             .is_err()
     );
     let empty = BlobWriter::new(options(Compression::None, true));
-    assert!(empty.finish_data(Hasher::new(Algorithm::Sha256)).is_err());
+    assert!(
+        empty
+            .finish_data(Hasher::new(Algorithm::Sha256), false)
+            .is_err()
+    );
 }
 
 #[test]
@@ -214,7 +218,9 @@ fn sizes_of_16_mib_fit_into_a_short_entry() {
     writer
         .push(&[(digest, (1 << 20) + 1)], (1 << 20) - 1, Compression::Zstd)
         .unwrap();
-    let (bytes, tail) = writer.finish_data(Hasher::new(Algorithm::Sha256)).unwrap();
+    let (bytes, tail) = writer
+        .finish_data(Hasher::new(Algorithm::Sha256), false)
+        .unwrap();
     let info = tail.info();
     let at = usize::try_from(info.chunk_info.offset.0 - (17 << 20) + 1).unwrap();
     let stored = &bytes[at..at + usize::try_from(info.chunk_info.stored_bytes).unwrap() + 4096];

@@ -150,16 +150,21 @@ impl BlobWriter {
     }
 
     /// Ends the data. Gives the bytes that follow it, and what is needed to end the blob. `data` is a
-    /// SHA-256 that has seen all of the data and nothing else.
+    /// SHA-256 that has seen all of the data and nothing else; `with_bootstrap` promises a bootstrap of
+    /// the layer.
     ///
     /// # Errors
     /// [`BlobWriteError::Empty`], [`BlobWriteError::Encode`].
-    pub fn finish_data(self, mut data: Hasher) -> Result<(Vec<u8>, BlobTail), BlobWriteError> {
+    pub fn finish_data(
+        self,
+        mut data: Hasher,
+        with_bootstrap: bool,
+    ) -> Result<(Vec<u8>, BlobTail), BlobWriteError> {
         if self.table.chunks.is_empty() {
             return Err(BlobWriteError::Empty);
         }
         let mut tail = BlobTail {
-            info: self.info(),
+            info: self.info(with_bootstrap),
             entries: Vec::new(),
             table: self.table,
         };
@@ -181,7 +186,7 @@ impl BlobWriter {
         Ok((out, tail))
     }
 
-    fn info(&self) -> BlobInfo {
+    fn info(&self, with_bootstrap: bool) -> BlobInfo {
         let mut features = BlobFeatures::ALIGNED
             .union(BlobFeatures::INLINED_CHUNK_DIGEST)
             .union(BlobFeatures::HAS_TAR_HEADER)
@@ -192,7 +197,7 @@ impl BlobWriter {
                 .union(BlobFeatures::BATCH)
                 .union(BlobFeatures::CHUNK_INFO_V2);
         }
-        if self.options.inline_bootstrap {
+        if with_bootstrap {
             features = features.union(BlobFeatures::INLINED_FS_META);
         }
         BlobInfo {
@@ -237,15 +242,20 @@ impl BlobTail {
         &self.table
     }
 
+    /// The blob's extents and chunks, which are not needed here any more.
+    pub fn take_table(&mut self) -> ChunkTable {
+        std::mem::take(&mut self.table)
+    }
+
     /// Ends the blob: gives its last bytes, and all facts but its digest. `bootstrap` is that of the
-    /// layer, if the options promised one.
+    /// layer, if one was promised.
     ///
     /// # Errors
     /// [`BlobWriteError::Encode`].
     pub fn finish(
         mut self,
         bootstrap: Option<&[u8]>,
-    ) -> Result<(Vec<u8>, BlobInfo, ChunkTable), BlobWriteError> {
+    ) -> Result<(Vec<u8>, BlobInfo), BlobWriteError> {
         let mut out = Vec::new();
         if let Some(bootstrap) = bootstrap {
             let (stored, compression) = encode(toc::BOOTSTRAP, Compression::Zstd, bootstrap)?;
@@ -269,7 +279,7 @@ impl BlobTail {
         });
         out.extend_from_slice(&table);
         self.info.stored_bytes += out.len() as u64;
-        Ok((out, self.info, self.table))
+        Ok((out, self.info))
     }
 
     fn chunk_info(&mut self, out: &mut Vec<u8>, data_bytes: u64) -> Result<(), BlobWriteError> {

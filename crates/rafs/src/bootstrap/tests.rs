@@ -103,7 +103,6 @@ fn make_blob(
         digester: Algorithm::Sha256,
         chunk_bytes_max: CHUNK_BYTES,
         batches,
-        inline_bootstrap: false,
     });
     let mut encoder = Encoder::new(compression, 3).unwrap();
     let mut out = Vec::new();
@@ -127,9 +126,10 @@ fn make_blob(
     }
     let mut hasher = Hasher::new(Algorithm::Sha256);
     hasher.update(&out);
-    let (bytes, tail) = writer.finish_data(hasher).unwrap();
+    let (bytes, mut tail) = writer.finish_data(hasher, false).unwrap();
     out.extend_from_slice(&bytes);
-    let (bytes, mut info, table) = tail.finish(None).unwrap();
+    let table = tail.take_table();
+    let (bytes, mut info) = tail.finish(None).unwrap();
     out.extend_from_slice(&bytes);
     let digest = Digest::sha256(&out);
     info.digest = Some(digest);
