@@ -4,6 +4,8 @@
 //! bypass pre-content events and see holes as zeros; the latter has an option string of 4 KiB, too
 //! short for many devices. Origin: `fsopen(2)`, `fsconfig(2)`, Linux's `fs/erofs/super.c`.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -52,6 +54,7 @@ pub enum MountError {
 pub struct Detached {
     mount: OwnedFd,
     image: PathBuf,
+    bdis: Vec<OsString>,
 }
 
 fn refused(
@@ -103,6 +106,7 @@ impl Detached {
         }
         fsconfig_set_flag(context.as_fd(), "ro")
             .map_err(|errno| refused("a read-only mount", image, Some(&context))(errno))?;
+        let before = bdis();
         fsconfig_create(context.as_fd())
             .map_err(|errno| refused("to mount", image, Some(&context))(errno))?;
         let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY;
@@ -119,20 +123,26 @@ impl Detached {
                 minor,
             });
         }
+        let bdis = bdis().difference(&before).cloned().collect();
         Ok(Self {
             mount,
             image: image.to_path_buf(),
+            bdis,
         })
     }
 
-    /// The number that names the mount in `/sys/class/bdi/erofs-NUMBER`.
+    /// Sets how far the kernel reads ahead in it: the largest event that a sequential reader raises.
     ///
     /// # Errors
-    /// What `fstat` says.
-    pub fn device_number(&self) -> io::Result<u64> {
-        Ok(u64::from(rustix::fs::minor(
-            rustix::fs::fstat(&self.mount)?.st_dev,
-        )))
+    /// What writing to sysfs says.
+    pub fn set_readahead(&self, kib: u32) -> io::Result<()> {
+        for bdi in &self.bdis {
+            fs_err::write(
+                Path::new(BDIS).join(bdi).join("read_ahead_kb"),
+                kib.to_string(),
+            )?;
+        }
+        Ok(())
     }
 
     /// The root directory of the mount, to look into it before anybody else can.
@@ -158,17 +168,19 @@ impl Detached {
     }
 }
 
-/// Sets how far the kernel reads ahead in the mount of that device number: the largest event that a
-/// sequential reader raises. Kernels without that setting keep their own.
-///
-/// # Errors
-/// What writing to sysfs says, unless the setting does not exist.
-pub fn set_readahead(device_number: u64, kib: u32) -> io::Result<()> {
-    let path = format!("/sys/class/bdi/erofs-{device_number}/read_ahead_kb");
-    match fs_err::write(path, kib.to_string()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
+/// Where sysfs has the readahead of filesystems.
+const BDIS: &str = "/sys/class/bdi";
+
+/// The names under which sysfs has the EROFS filesystems that there are. They carry a number that counts
+/// filesystems and is told nowhere else, so ours is the one that was not there before.
+fn bdis() -> BTreeSet<OsString> {
+    let Ok(entries) = fs_err::read_dir(BDIS) else {
+        return BTreeSet::new();
+    };
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    names
+        .filter(|name| name.as_encoded_bytes().starts_with(b"erofs-"))
+        .collect()
 }
 
 /// Unmounts what is mounted on `target`, without following a symbolic link.
@@ -195,8 +207,12 @@ pub fn detach(target: &Path) -> Result<(), MountError> {
     ))
 }
 
-/// Whether the filesystem of that device number is there, mounted or still in use.
-#[must_use]
-pub fn is_alive(device_number: u64) -> bool {
-    Path::new(&format!("/sys/class/bdi/erofs-{device_number}")).exists()
+/// Whether the image in file `image` is mounted, or was and is still in use: whether somebody has it open.
+/// Nobody but the kernel is expected to.
+///
+/// # Errors
+/// What opening it says.
+pub fn is_in_use(image: &Path) -> io::Result<bool> {
+    let image = fs_err::File::open(image)?;
+    Ok(!draught_sys::lease::is_sole_opener(image.file().as_fd())?)
 }

@@ -8,7 +8,7 @@ mod events;
 mod mountinfo;
 mod probe;
 
-pub use erofs::{Detached, MountError, detach, is_alive, set_readahead, unmount};
+pub use erofs::{Detached, MountError, detach, is_in_use, unmount};
 pub use events::{Listener, ListenerError, Read};
 pub use mountinfo::{MountInfo, mountinfo};
 pub use probe::{Ability, pre_content_events};

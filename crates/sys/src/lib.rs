@@ -10,5 +10,6 @@
 pub mod fanotify;
 pub mod inherit;
 pub mod journal;
+pub mod lease;
 pub mod limits;
 pub mod scm;
