@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use draught_testkit::images::{Layer, Packing, write_layout};
 use draught_testkit::need;
 use draught_tree::{Entry, EntryKind, Meta};
 
@@ -139,5 +140,9 @@ fn write_layers(layout: &Path, layers: &[BTreeMap<String, Vec<u8>>]) {
         writer.finish().unwrap()
     });
     let archives: Vec<Vec<u8>> = archives.collect();
-    draught_testkit::images::write_layout(layout, &archives).unwrap();
+    let layers = archives.iter().map(|archive| Layer {
+        archive: Box::new(archive.as_slice()),
+        packing: Packing::Gzip,
+    });
+    write_layout(layout, layers.collect()).unwrap();
 }
