@@ -10,8 +10,13 @@ use std::path::Path;
 use draught_fuzz::mutate::{Random, mutate};
 use draught_fuzz::{TARGETS, Target};
 
-/// Mutations of each seed: some seconds for all of them.
+/// Mutations of each seed: a second for all of them. `DRAUGHT_FUZZ_ROUNDS` asks for another number.
 const ROUNDS: u64 = 3000;
+
+fn rounds() -> u64 {
+    let asked = std::env::var("DRAUGHT_FUZZ_ROUNDS");
+    asked.map_or(ROUNDS, |rounds| rounds.parse().unwrap())
+}
 
 fn artifacts(target: &Target) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -34,12 +39,18 @@ fn check(name: &str) {
         .for_each(|input| (target.check)(input));
     for (index, seed) in (target.seeds)().iter().enumerate() {
         (target.check)(seed);
-        for round in 0..ROUNDS {
+        for round in 0..rounds() {
             let mut input = seed.clone();
             mutate(&mut input, &mut Random::new(round << 8 | index as u64));
             let checked = std::panic::catch_unwind(|| (target.check)(&input));
             if checked.is_err() {
-                panic!("seed {index}, round {round} of {name} breaks an invariant: see above");
+                let kept =
+                    std::env::temp_dir().join(format!("draught-fuzz-{name}-{index}-{round}"));
+                fs_err::write(&kept, &input).unwrap();
+                panic!(
+                    "{} of {name} breaks an invariant, see above; minimized it belongs into artifacts/{name}",
+                    kept.display()
+                );
             }
         }
     }

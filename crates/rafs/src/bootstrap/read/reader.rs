@@ -8,7 +8,7 @@ use draught_erofs::{Image, Inode, Layout};
 use draught_tree::{BlobOffset, ChunkId, Compression, NodeId, Tree};
 use zerocopy::FromBytes as _;
 
-use crate::blob::{BlobFeatures, BlobInfo, TableLimits, TocLimits};
+use crate::blob::{BlobFeatures, BlobInfo, TOC_TAIL_BYTES, TableLimits, TocLimits};
 use crate::bootstrap::chunk_entry::Address;
 use crate::bootstrap::extended::{Extended, Table};
 use crate::bootstrap::raw::{
@@ -191,6 +191,15 @@ impl<'a> Reader<'a> {
                 continue;
             };
             if let Some(toc) = toc_range(info) {
+                let bytes = toc.end - toc.start;
+                // Tables of contents have a handful of entries, but a forged size has 32 bits.
+                if bytes > TOC_TAIL_BYTES {
+                    return Err(ReadError::Limit {
+                        what: "bytes of a table of contents",
+                        value: bytes,
+                        limit: TOC_TAIL_BYTES,
+                    });
+                }
                 needs.push(Need { blob, range: toc });
             }
             let range = chunk_info_range(info);
