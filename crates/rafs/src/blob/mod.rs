@@ -18,6 +18,7 @@ mod features;
 mod info;
 mod raw;
 mod table;
+mod table_encode;
 mod tar_header;
 #[cfg(test)]
 mod tests;

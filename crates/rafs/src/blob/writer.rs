@@ -12,6 +12,7 @@ use super::features::BlobFeatures;
 use super::info::{BlobInfo, BlobOptions, ChunkInfoRange, TocRange};
 use super::raw::{CHUNK_INFO_HEADER_BYTES, CHUNK_INFO_MAGIC, RawChunkInfoHeader};
 use super::table::{self, ChunkTable};
+use super::table_encode;
 use super::tar_header::{self, TAR_HEADER_BYTES};
 use super::toc::{self, TocEntry};
 
@@ -285,9 +286,9 @@ impl BlobTail {
     fn chunk_info(&mut self, out: &mut Vec<u8>, data_bytes: u64) -> Result<(), BlobWriteError> {
         let batches = self.info.features.contains(BlobFeatures::BATCH);
         let encoded = if batches {
-            table::encode_v2(&self.table)
+            table_encode::encode_v2(&self.table)
         } else {
-            table::encode_v1(&self.table)
+            table_encode::encode_v1(&self.table)
         };
         let table = &encoded.bytes;
         let (stored, compression) = encode(toc::CHUNK_INFO, self.info.compression, table)?;
