@@ -2,6 +2,7 @@
 //! everything that a change must pass.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod run;
 mod test;
 
@@ -21,6 +22,8 @@ struct Args {
 enum Chore {
     /// Installs what the tests need, if it is missing, and runs all checks and tests
     Test(test::Args),
+    /// Measures, beside others that do the same
+    Bench(bench::Args),
 }
 
 #[expect(
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.chore {
         Chore::Test(args) => test::run_all(&args),
+        Chore::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

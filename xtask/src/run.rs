@@ -29,8 +29,16 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     // What `cargo run` tells us about ourselves is not for the cargo that we start: some build
     // scripts look at it, and would run again each time that cargo is started another way.
     for (name, _) in std::env::vars_os() {
-        let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"];
-        if name.to_str().is_some_and(|name| about_us.iter().any(|it| name.starts_with(it))) {
+        let about_us = [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_CRATE_",
+            "CARGO_BIN_",
+        ];
+        if name
+            .to_str()
+            .is_some_and(|name| about_us.iter().any(|it| name.starts_with(it)))
+        {
             command.env_remove(name);
         }
     }

@@ -1,0 +1,26 @@
+//! `cargo xtask bench`.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use super::first_light;
+
+/// Runs a benchmark
+#[derive(Debug, Parser)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Converting and reading, beside zstd, nydus, eStargz, ext4 and a local EROFS
+    FirstLight(first_light::Args),
+}
+
+/// Runs the benchmark that was asked for.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.what {
+        What::FirstLight(args) => first_light::run(args),
+    }
+}

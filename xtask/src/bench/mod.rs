@@ -1,0 +1,17 @@
+//! Benchmarks: programs that print numbers, never tests that can fail for being slow.
+
+mod command;
+mod convert;
+mod draught;
+mod estargz;
+mod first_light;
+mod image;
+mod interrupt;
+mod machine;
+mod measure;
+mod read;
+mod reader;
+mod results;
+mod table;
+
+pub(crate) use command::{Args, run};

@@ -1,0 +1,104 @@
+//! The reader that all filesystems get, in the same order: names sorted, one thread.
+
+use std::fs::Metadata;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Result;
+use draught_digest::{Algorithm, Digest, Hasher};
+
+/// What one `read` asks for: as much as `cat` and `cp` do.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// What a pass over a tree took and saw.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pass {
+    /// Seconds.
+    pub(crate) wall_s: f64,
+    /// Entries of all types, the root not among them.
+    pub(crate) entries: u64,
+    /// Bytes that were read.
+    pub(crate) bytes: u64,
+}
+
+/// Looks at every entry of a tree (`lstat`).
+pub(crate) fn stat_all(dir: &Path) -> Result<Pass> {
+    pass(dir, |_, _| Ok(0))
+}
+
+/// Looks at every entry and reads every regular file whole.
+pub(crate) fn read_all(dir: &Path) -> Result<Pass> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    pass(dir, |path, meta| {
+        let mut bytes = 0;
+        if meta.is_file() {
+            let mut file = fs_err::File::open(path)?;
+            loop {
+                match file.read(&mut buffer)? {
+                    0 => break,
+                    len => bytes += u64::try_from(len)?,
+                }
+            }
+        }
+        Ok(bytes)
+    })
+}
+
+/// A digest of every path and of every file's content: equal trees have equal ones.
+pub(crate) fn fingerprint(dir: &Path) -> Result<Digest> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    pass(dir, |path, meta| {
+        let name = path.strip_prefix(dir)?.as_os_str().as_encoded_bytes();
+        hasher.update(name);
+        hasher.update(&[0]);
+        hasher.update(&if meta.is_file() { meta.len() } else { 0 }.to_le_bytes());
+        if meta.is_file() {
+            let mut file = fs_err::File::open(path)?;
+            loop {
+                let len = file.read(&mut buffer)?;
+                if len == 0 {
+                    break;
+                }
+                hasher.update(buffer.get(..len).unwrap_or_default());
+            }
+        }
+        Ok(0)
+    })?;
+    Ok(hasher.finish())
+}
+
+/// Reads the first byte of a file.
+pub(crate) fn first_byte(path: &Path) -> Result<()> {
+    fs_err::File::open(path)?.read_exact(&mut [0])?;
+    Ok(())
+}
+
+fn pass(dir: &Path, mut visit: impl FnMut(&Path, &Metadata) -> Result<u64>) -> Result<Pass> {
+    let begun = Instant::now();
+    let (mut entries, mut bytes) = (0, 0);
+    let mut todo = vec![dir.to_owned()];
+    while let Some(path) = todo.pop() {
+        let mut below = Vec::new();
+        for entry in fs_err::read_dir(&path)? {
+            below.push(entry?);
+        }
+        // Each filesystem lists names in an order of its own.
+        below.sort_by_key(fs_err::DirEntry::file_name);
+        for entry in below {
+            let meta = entry.metadata()?;
+            entries += 1;
+            let path = entry.path();
+            bytes += visit(&path, &meta)?;
+            if meta.is_dir() {
+                todo.push(path);
+            }
+        }
+    }
+    Ok(Pass {
+        wall_s: begun.elapsed().as_secs_f64(),
+        entries,
+        bytes,
+    })
+}
