@@ -12,29 +12,29 @@ use rustix::fs::Advice;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long anything may take before a test gives up.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A generator of numbers that are the same in every run.
-pub struct Numbers(u64);
+pub(crate) struct Numbers(u64);
 
 impl Numbers {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
     /// Bytes that compress, but not to nothing.
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len + 16);
         while bytes.len() < len {
             let word = self.next();
@@ -47,10 +47,10 @@ impl Numbers {
 }
 
 /// A file of the test image that no test reads, so that no device becomes complete by itself.
-pub const UNREAD: &str = "unread";
+pub(crate) const UNREAD: &str = "unread";
 
 /// The files of the test image: path and content.
-pub fn files() -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn files() -> BTreeMap<String, Vec<u8>> {
     let mut numbers = Numbers::new(1);
     let mut files = BTreeMap::new();
     for index in 0..160_u64 {
@@ -68,17 +68,17 @@ pub fn files() -> BTreeMap<String, Vec<u8>> {
 }
 
 /// A registry with the test image in it, a daemon's state directory, and a directory to mount on.
-pub struct Stage {
-    pub scratch: Scratch,
-    pub registry: TestRegistry,
-    pub files: BTreeMap<String, Vec<u8>>,
-    pub mountpoint: PathBuf,
+pub(crate) struct Stage {
+    pub(crate) scratch: Scratch,
+    pub(crate) registry: TestRegistry,
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    pub(crate) mountpoint: PathBuf,
     daemon: Option<Process>,
 }
 
 /// Runs a command and gives what it printed; a failure fails the test.
 #[track_caller]
-pub fn succeed(output: &Output) -> String {
+pub(crate) fn succeed(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {stderr}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -86,7 +86,7 @@ pub fn succeed(output: &Output) -> String {
 
 impl Stage {
     /// `None` where this can't be tested; that was said loudly then.
-    pub fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         if !need::root() || !need::filesystem("erofs") {
             return None;
         }
@@ -119,15 +119,15 @@ impl Stage {
         Some(stage)
     }
 
-    pub fn root(&self) -> PathBuf {
+    pub(crate) fn root(&self) -> PathBuf {
         self.scratch.join("root")
     }
 
-    pub fn reference(&self) -> String {
+    pub(crate) fn reference(&self) -> String {
         self.registry.reference("test:latest")
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_draught"));
         command
             .env("DRAUGHT_LOG", "info")
@@ -138,12 +138,12 @@ impl Stage {
         command
     }
 
-    pub fn draught(&self, args: &[&str]) -> Output {
+    pub(crate) fn draught(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// Starts a daemon and waits until it answers.
-    pub fn start(&mut self, args: &[&str]) {
+    pub(crate) fn start(&mut self, args: &[&str]) {
         let mut command = self.command(&["daemon"]);
         command.args(args);
         let log = self.scratch.join("daemon.log");
@@ -153,11 +153,11 @@ impl Stage {
         self.daemon = Some(daemon);
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         self.daemon.as_ref().map(Process::log).unwrap_or_default()
     }
 
-    pub fn keeper(&self) -> u32 {
+    pub(crate) fn keeper(&self) -> u32 {
         self.status()["keeper_pid"]
             .as_u64()
             .unwrap()
@@ -165,7 +165,7 @@ impl Stage {
             .unwrap()
     }
 
-    pub fn mount(&self) -> Output {
+    pub(crate) fn mount(&self) -> Output {
         self.draught(&[
             "mount",
             &self.reference(),
@@ -173,33 +173,33 @@ impl Stage {
         ])
     }
 
-    pub fn umount(&self) -> Output {
+    pub(crate) fn umount(&self) -> Output {
         self.draught(&["umount", self.mountpoint.to_str().unwrap()])
     }
 
-    pub fn status(&self) -> serde_json::Value {
+    pub(crate) fn status(&self) -> serde_json::Value {
         serde_json::from_str(&succeed(&self.draught(&["ps", "--format", "json"]))).unwrap()
     }
 
-    pub fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.mountpoint.join(file)
     }
 
     /// Reads a file past the page cache and says whether it is right.
-    pub fn read(&self, file: &str) -> std::io::Result<bool> {
+    pub(crate) fn read(&self, file: &str) -> std::io::Result<bool> {
         Ok(read_range(&self.path(file), 0, self.files[file].len())? == self.files[file])
     }
 
     /// Compares every byte of every file but the one that stays unread.
     #[track_caller]
-    pub fn assert_all_right(&self) {
+    pub(crate) fn assert_all_right(&self) {
         for file in self.files.keys().filter(|file| *file != UNREAD) {
             assert!(self.read(file).unwrap(), "{file} has other bytes");
         }
     }
 
     /// The names of files that have content, but for the one that stays unread.
-    pub fn readable(&self) -> Vec<&str> {
+    pub(crate) fn readable(&self) -> Vec<&str> {
         let readable =
             |(name, content): &(&String, &Vec<u8>)| name.as_str() != UNREAD && !content.is_empty();
         self.files
@@ -211,7 +211,7 @@ impl Stage {
 
     /// Lets `threads` readers read random ranges past the page cache and compare them, until `during`
     /// returns. Gives the number of reads. Any error, and any wrong byte, fails the test.
-    pub fn read_during(&self, threads: u64, during: impl FnOnce()) -> u64 {
+    pub(crate) fn read_during(&self, threads: u64, during: impl FnOnce()) -> u64 {
         let done = AtomicBool::new(false);
         let reads = AtomicU64::new(0);
         let names = self.readable();
@@ -258,7 +258,7 @@ impl Drop for Ends<'_> {
 }
 
 /// Reads a range of a file that the page cache does not have.
-pub fn read_range(path: &Path, start: usize, len: usize) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read_range(path: &Path, start: usize, len: usize) -> std::io::Result<Vec<u8>> {
     let file = std::fs::OpenOptions::new().read(true).open(path)?;
     rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
     let mut bytes = vec![0; len];
@@ -268,7 +268,7 @@ pub fn read_range(path: &Path, start: usize, len: usize) -> std::io::Result<Vec<
 
 /// Waits until something is so.
 #[track_caller]
-pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "it never came to be that {what}");
@@ -276,14 +276,14 @@ pub fn eventually(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-pub fn kill(pid: u32) {
+pub(crate) fn kill(pid: u32) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     // It may have ended by itself in the meantime.
     let _gone = kill_process(pid, Signal::KILL);
 }
 
 /// The children of a process that are called so.
-pub fn children(parent: u32, name: &str) -> Vec<u32> {
+pub(crate) fn children(parent: u32, name: &str) -> Vec<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let children = fs_err::read_to_string(path).unwrap_or_default();
     children
@@ -310,7 +310,7 @@ impl Drop for Stage {
 
 impl Stage {
     /// The image's data blob, and a position in it that holds chunk data.
-    pub fn data_blob(&self) -> (draught_digest::Digest, usize) {
+    pub(crate) fn data_blob(&self) -> (draught_digest::Digest, usize) {
         let text = succeed(&self.draught(&["inspect", "--format", "json", &self.reference()]));
         let image: serde_json::Value = serde_json::from_str(&text).unwrap();
         let blob = &image["images"][0]["content"]["blobs"][0];
@@ -322,7 +322,7 @@ impl Stage {
     }
 
     /// Writes a docker configuration that every later command and daemon uses.
-    pub fn log_in(&self, user: &str, password: &str) {
+    pub(crate) fn log_in(&self, user: &str, password: &str) {
         use base64::Engine as _;
         let auth = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
         let host = self.registry.addr().to_string();
