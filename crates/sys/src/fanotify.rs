@@ -4,7 +4,7 @@
 //! record. What the kernel does beyond that was measured; `docs/read-path.md` has it.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd as _, OwnedFd};
 
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -278,11 +278,17 @@ pub fn identity(descriptor: i32) -> io::Result<(u64, u64)> {
 /// # Errors
 /// What `fcntl` says.
 pub fn reserve_number(number: i32) -> io::Result<bool> {
-    let null = std::fs::OpenOptions::new().read(true).open("/dev/null")?;
+    // Before anything is opened here: our own descriptor must not be taken for somebody's.
     // SAFETY: asks about a number; touches no memory.
     let used = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
     if used {
         return Ok(false);
+    }
+    let null = std::fs::OpenOptions::new().read(true).open("/dev/null")?;
+    if null.as_raw_fd() == number {
+        // The lowest free number was the one that is wanted. It is closed by its number when answered.
+        let _kept_open = null.into_raw_fd();
+        return Ok(true);
     }
     // SAFETY: the number was free; this runs before the process has other threads that open files.
     check(unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) })?;
