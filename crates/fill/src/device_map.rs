@@ -5,6 +5,10 @@ use std::ops::Range;
 use draught_digest::Digest;
 use draught_tree::{BLOCK_BYTES, BlobId, ChunkMap, Compression, ExtentId, blocks_of};
 
+/// Largest extent, stored and decoded, in bytes. A chunk has 16 MiB at most, and a worker holds whole
+/// extents in memory: what a registry says must not make it hold more than that.
+pub const EXTENT_BYTES_MAX: u32 = 32 << 20;
+
 /// A chunk on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapChunk {
@@ -143,6 +147,9 @@ impl DeviceMap {
                 offset,
                 digest: chunk.digest,
             };
+            if extent.stored_bytes > EXTENT_BYTES_MAX || extent.decoded_bytes > EXTENT_BYTES_MAX {
+                return Err(misplaced("its extent is larger than 32 MiB"));
+            }
             if chunk.bytes == 0 || place % BLOCK_BYTES != 0 {
                 return Err(misplaced("it is empty or does not begin at a block"));
             }

@@ -18,7 +18,7 @@ mod simulation;
 
 use std::ops::Range;
 
-pub use device_map::{DeviceMap, MapChunk, MapError, MapExtent};
+pub use device_map::{DeviceMap, EXTENT_BYTES_MAX, MapChunk, MapError, MapExtent};
 pub use planner::Planner;
 pub use settings::Settings;
 

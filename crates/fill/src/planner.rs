@@ -138,6 +138,19 @@ impl Planner {
         );
     }
 
+    /// Looks again what of a range of a device is present, by `present` as for [`Self::add_device`]: a disk
+    /// that failed may have lost what was filled. The next fault has it fetched again.
+    pub fn recheck(
+        &mut self,
+        device: DeviceId,
+        range: &Range<u64>,
+        present: impl Fn(Range<u64>) -> bool,
+    ) {
+        if let Some(queue) = self.devices.get_mut(&device) {
+            queue.recheck(range, present);
+        }
+    }
+
     /// Wants extents of a device (by index in its map) that nobody waits for yet.
     pub fn prefetch(&mut self, device: DeviceId, extents: Range<u32>, priority: Priority) {
         let Some(queue) = self.devices.get_mut(&device) else {

@@ -107,6 +107,18 @@ impl DeviceQueue {
         }
     }
 
+    /// Looks again which extents of a range are present: what was is no more if the disk lost it.
+    pub(crate) fn recheck(&mut self, range: &Range<u64>, present: impl Fn(Range<u64>) -> bool) {
+        let map = Arc::clone(&self.map);
+        for index in map.covering(range) {
+            let chunks = map.extent(index).map(|extent| map.chunks_of(extent));
+            let mut chunks = chunks.into_iter().flatten();
+            if self.state(index) == Some(State::Present) && !chunks.all(|c| present(c.blocks())) {
+                self.set(index, State::Missing);
+            }
+        }
+    }
+
     /// Wants an extent that is not present at least that urgently.
     pub(crate) fn want(&mut self, extent: u32, priority: Priority) {
         let queue = match self.state(extent) {

@@ -337,9 +337,30 @@ fn ten_thousand_faults_on_one_extent_are_one_fetch() {
 }
 
 #[test]
+fn what_a_device_lost_is_fetched_again() {
+    let mut planner = planner(1, 8, Settings::default());
+    planner.fault(0, fault(0, 0..4, 1));
+    let fetch = fetches(&mut planner, 0);
+    planner.fetched(0, fetch[0].id, Ok(vec![]));
+    assert_eq!(readies(&mut planner), [ok(1)]);
+    // Blocks 2 and 3 turn out not to be on the disk.
+    planner.recheck(DeviceId(0), &(0..4 * BLOCK), |range| range.end <= 2 * BLOCK);
+    planner.fault(1, fault(0, 0..2, 2));
+    assert_eq!(
+        (readies(&mut planner), fetches(&mut planner, 1)),
+        (vec![ok(2)], vec![])
+    );
+    planner.fault(1, fault(0, 0..4, 3));
+    let again = fetches(&mut planner, 1);
+    assert_eq!((again.len(), again[0].extents.clone()), (1, 2..4));
+    planner.fetched(1, again[0].id, Ok(vec![]));
+    assert_eq!(readies(&mut planner), [ok(3)]);
+}
+
+#[test]
 fn maps_that_lie_are_refused() {
     type Bend = fn(&mut ChunkMap);
-    let bends: [(&str, Bend); 6] = [
+    let bends: [(&str, Bend); 8] = [
         ("unaligned", |map| map.chunks[1].place = DeviceOffset(5000)),
         ("outside of the device", |map| {
             map.chunks[1].place = DeviceOffset(1 << 40)
@@ -349,6 +370,13 @@ fn maps_that_lie_are_refused() {
         }),
         ("outside of the extent", |map| map.chunks[1].bytes = 5000),
         ("empty", |map| map.chunks[1].bytes = 0),
+        ("larger than can be decoded", |map| {
+            map.extents[1].decoded_bytes = u32::MAX
+        }),
+        ("larger than can be fetched", |map| {
+            map.blobs[0].stored_bytes = 1 << 40;
+            map.extents[1].stored_bytes = u32::MAX;
+        }),
         ("outside of the blob", |map| {
             map.extents[1].offset = BlobOffset(1 << 50)
         }),
