@@ -28,6 +28,9 @@ struct Run {
     extents: u32,
     /// The extent that would continue it.
     next: u32,
+    /// The extent up to which was fetched along for it: reads up to here raise no faults, and one that
+    /// begins here continues it.
+    reached: u32,
     /// Files that ended in it.
     files: usize,
 }
@@ -139,26 +142,27 @@ impl DeviceQueue {
         let Run {
             extents: seen,
             next,
+            reached,
             files,
         } = self.run;
-        let ended = self.files_ending_in(extents.start.max(next)..extents.end);
-        if extents.start == next || extents.start.saturating_add(1) == next {
-            let new = extents.end.saturating_sub(next);
-            let next = next.max(extents.end);
-            self.run = Run {
-                extents: seen.saturating_add(new),
-                next,
-                files: files + ended,
-            };
+        let continues =
+            extents.start.saturating_add(1) >= next && extents.start <= reached.max(next);
+        self.run = if continues {
+            let next_now = next.max(extents.end);
+            Run {
+                extents: seen.saturating_add(next_now - next),
+                next: next_now,
+                reached,
+                files: files + self.files_ending_in(next..next_now),
+            }
         } else {
-            let ended = self.files_ending_in(extents.clone());
-            let (extents, next) = (extents.end - extents.start, extents.end);
-            self.run = Run {
-                extents,
-                next,
-                files: ended,
-            };
-        }
+            Run {
+                extents: extents.end - extents.start,
+                next: extents.end,
+                reached: extents.end,
+                files: self.files_ending_in(extents.clone()),
+            }
+        };
     }
 
     fn files_ending_in(&self, extents: Range<u32>) -> usize {
@@ -212,6 +216,9 @@ impl DeviceQueue {
         for extent in first..end {
             self.set(extent, State::UnderWay);
         }
+        if end <= ahead {
+            self.run.reached = self.run.reached.max(end);
+        }
         self.under_way += 1;
         Some(first..end)
     }
@@ -222,6 +229,7 @@ impl DeviceQueue {
             extents,
             next,
             files,
+            ..
         } = self.run;
         if files >= settings.sequential_files_min {
             next.saturating_add(extents)

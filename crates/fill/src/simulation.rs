@@ -259,6 +259,28 @@ fn a_sequential_reader_is_fetched_ahead_of_and_a_random_one_is_not() {
 }
 
 #[test]
+fn a_sequential_reader_raises_few_faults() {
+    let mut planner = planner(1, 1000, Settings::default());
+    let mut present = 0;
+    let mut faults = 0;
+    for block in 0..1000 {
+        // What is present is read without anybody being asked.
+        if block < present {
+            continue;
+        }
+        faults += 1;
+        planner.fault(0, fault(0, block..block + 1, block));
+        for fetch in fetches(&mut planner, 0) {
+            present = present.max(u64::from(fetch.extents.end));
+            planner.fetched(0, fetch.id, Ok(vec![]));
+        }
+        assert_eq!(readies(&mut planner), [ok(block)]);
+    }
+    // One a file until it is known for what it is; then each fetch is as large as all before.
+    assert!(faults < 8 + 10, "{faults}");
+}
+
+#[test]
 fn a_reader_of_one_large_file_gets_no_more_than_the_file() {
     let mut chunk_map = ChunkMap::default();
     let digest = Digest::new(Algorithm::Sha256, [7; 32]);
