@@ -1,12 +1,15 @@
-//! The reader that all filesystems get, in the same order: names sorted, one thread.
+//! The reader that all filesystems get: one thread that goes through the tree as `tar` would, a
+//! directory's names in their order, and descends into a directory where it finds it.
 
 use std::fs::Metadata;
 use std::io::Read as _;
 use std::path::Path;
 use std::time::Instant;
+use std::vec::IntoIter;
 
 use anyhow::Result;
 use draught_digest::{Algorithm, Digest, Hasher};
+use fs_err::DirEntry;
 
 /// What one `read` asks for: as much as `cat` and `cp` do.
 const BUFFER_BYTES: usize = 128 << 10;
@@ -78,22 +81,18 @@ pub(crate) fn first_byte(path: &Path) -> Result<()> {
 fn pass(dir: &Path, mut visit: impl FnMut(&Path, &Metadata) -> Result<u64>) -> Result<Pass> {
     let begun = Instant::now();
     let (mut entries, mut bytes) = (0, 0);
-    let mut todo = vec![dir.to_owned()];
-    while let Some(path) = todo.pop() {
-        let mut below = Vec::new();
-        for entry in fs_err::read_dir(&path)? {
-            below.push(entry?);
-        }
-        // Each filesystem lists names in an order of its own.
-        below.sort_by_key(fs_err::DirEntry::file_name);
-        for entry in below {
-            let meta = entry.metadata()?;
-            entries += 1;
-            let path = entry.path();
-            bytes += visit(&path, &meta)?;
-            if meta.is_dir() {
-                todo.push(path);
-            }
+    let mut open = vec![sorted(dir)?];
+    while let Some(directory) = open.last_mut() {
+        let Some(entry) = directory.next() else {
+            open.pop();
+            continue;
+        };
+        let meta = entry.metadata()?;
+        let path = entry.path();
+        entries += 1;
+        bytes += visit(&path, &meta)?;
+        if meta.is_dir() {
+            open.push(sorted(&path)?);
         }
     }
     Ok(Pass {
@@ -101,4 +100,12 @@ fn pass(dir: &Path, mut visit: impl FnMut(&Path, &Metadata) -> Result<u64>) -> R
         entries,
         bytes,
     })
+}
+
+/// A directory's entries by their names: each filesystem lists them in an order of its own.
+fn sorted(dir: &Path) -> Result<IntoIter<DirEntry>> {
+    let entries = fs_err::read_dir(dir)?;
+    let mut entries = entries.collect::<std::io::Result<Vec<DirEntry>>>()?;
+    entries.sort_by_key(DirEntry::file_name);
+    Ok(entries.into_iter())
 }
