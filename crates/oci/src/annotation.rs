@@ -1,7 +1,9 @@
-//! Annotations that OCI defines, and the two that BuildKit puts on attestations.
+//! Annotations that OCI defines, one of containerd, and those that BuildKit puts on attestations.
 
 /// The tag of a manifest in an OCI layout's index.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The whole name, `HOST/REPO:TAG`, beside [`REF_NAME`] in an archive's index, as docker and containerd write it.
+pub const CONTAINERD_IMAGE_NAME: &str = "io.containerd.image.name";
 /// When the image was made, RFC 3339.
 pub const CREATED: &str = "org.opencontainers.image.created";
 /// The version of what is in the image.

@@ -31,6 +31,7 @@ mod error;
 mod http;
 mod image;
 mod layout;
+mod listing;
 mod local;
 mod payload;
 mod registry;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use draught_digest::Digest;
-use draught_oci::Descriptor;
+use draught_oci::{Descriptor, Limits};
 use futures_util::StreamExt as _;
 use futures_util::stream::try_unfold;
 
@@ -27,15 +27,38 @@ pub(crate) async fn run<T: Send + 'static>(
         .map_err(|_| SourceError::Cancelled)?
 }
 
-/// A part of an open file that is a blob. The open file keeps the bytes even if the name goes.
+/// Where the bytes of a blob are. An open file keeps them even if its name goes.
+#[derive(Debug, Clone)]
+enum Backing {
+    File {
+        file: Arc<std::fs::File>,
+        offset: u64,
+    },
+    Memory(Bytes),
+}
+
+/// A blob in an open file, or a small one in memory.
 #[derive(Debug, Clone)]
 pub(crate) struct LocalBlob {
-    pub(crate) file: Arc<std::fs::File>,
-    pub(crate) offset: u64,
+    backing: Backing,
     pub(crate) bytes: u64,
 }
 
 impl LocalBlob {
+    /// A part of an open file.
+    pub(crate) fn of_file(file: Arc<std::fs::File>, offset: u64, bytes: u64) -> Self {
+        let backing = Backing::File { file, offset };
+        Self { backing, bytes }
+    }
+
+    /// A document that was made here.
+    pub(crate) fn of_bytes(content: Bytes) -> Self {
+        Self {
+            bytes: u64::try_from(content.len()).unwrap_or(u64::MAX),
+            backing: Backing::Memory(content),
+        }
+    }
+
     /// Reads a range, which must lie within.
     pub(crate) fn read(&self, digest: &Digest, range: &Range<u64>) -> Result<Bytes, SourceError> {
         let length = crate::registry::check_range(digest, range)?;
@@ -43,17 +66,40 @@ impl LocalBlob {
             digest: *digest,
             range: range.clone(),
         };
-        let start = self.offset.checked_add(range.start).ok_or_else(outside)?;
         if range.end > self.bytes {
             return Err(outside());
         }
+        let (file, offset) = match &self.backing {
+            Backing::File { file, offset } => (file, *offset),
+            Backing::Memory(content) => {
+                let start = usize::try_from(range.start).unwrap_or(usize::MAX);
+                let end = start.checked_add(length).ok_or_else(outside)?;
+                return Ok(content.slice(start..end));
+            }
+        };
+        let start = offset.checked_add(range.start).ok_or_else(outside)?;
         let mut buffer = vec![0; length];
-        match self.file.read_exact_at(&mut buffer, start) {
+        match file.read_exact_at(&mut buffer, start) {
             Ok(()) => Ok(buffer.into()),
             // It was longer when it was opened.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(outside()),
             Err(source) => Err(SourceError::Io { source }),
         }
+    }
+
+    /// All of a document, not verified.
+    pub(crate) fn document(
+        &self,
+        digest: &Digest,
+        what: impl FnOnce() -> String,
+    ) -> Result<Vec<u8>, SourceError> {
+        let limits = Limits::default();
+        let limit_bytes = u64::try_from(limits.document_bytes_max).unwrap_or(u64::MAX);
+        if self.bytes > limit_bytes {
+            let what = what();
+            return Err(SourceError::TooLong { what, limit_bytes });
+        }
+        Ok(self.read(digest, &(0..self.bytes))?.to_vec())
     }
 
     /// The blob as a verified stream.

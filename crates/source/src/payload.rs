@@ -1,12 +1,18 @@
 //! What is written to a repository.
 
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use draught_digest::Hasher;
+use draught_oci::Descriptor;
 
 use crate::error::SourceError;
 use crate::http::Body;
+
+/// Bytes copied at a time.
+const COPY_BYTES: usize = 1 << 20;
 
 /// A blob to be written. It can be read as often as an upload needs to be tried.
 #[derive(Debug, Clone)]
@@ -40,6 +46,14 @@ impl Payload {
         }
     }
 
+    /// Reads it on a thread that may block.
+    pub(crate) fn open(&self) -> Result<Box<dyn io::Read + '_>, SourceError> {
+        Ok(match self {
+            Self::Bytes(bytes) => Box::new(bytes.as_ref()),
+            Self::File(path) => Box::new(fs_err::File::open(path)?),
+        })
+    }
+
     /// A part of it; `range` lies within.
     pub(crate) fn part(&self, range: Range<u64>) -> Body {
         let bytes = range.end.saturating_sub(range.start);
@@ -56,6 +70,50 @@ impl Payload {
             },
         }
     }
+}
+
+/// Copies a blob, and verifies it on the way: what was written is the blob only if there is no error.
+pub(crate) fn copy_verified(
+    descriptor: &Descriptor,
+    from: &mut dyn io::Read,
+    out: &mut dyn io::Write,
+) -> Result<(), SourceError> {
+    let mut hasher = Hasher::new(descriptor.digest.algorithm());
+    let mut bytes: u64 = 0;
+    let mut buffer = vec![0; COPY_BYTES];
+    // One more than there should be tells that there is too much.
+    let mut from = from.take(descriptor.size.saturating_add(1));
+    loop {
+        let read = match from.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else {
+            break;
+        };
+        bytes = bytes.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        if bytes > descriptor.size {
+            break;
+        }
+        hasher.update(piece);
+        out.write_all(piece)?;
+    }
+    if bytes != descriptor.size {
+        return Err(SourceError::Size {
+            digest: descriptor.digest,
+            expected: descriptor.size,
+            got: bytes,
+        });
+    }
+    let got = hasher.finish();
+    if got != descriptor.digest {
+        return Err(SourceError::Mismatch {
+            digest: descriptor.digest,
+            got,
+            bytes,
+        });
+    }
+    Ok(())
 }
 
 impl From<Vec<u8>> for Payload {

@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use draught_digest::Digest;
-use draught_oci::{Any, Content, Descriptor, Document, Limits, Location, Selector};
+use draught_oci::{Any, Content, Descriptor, Document, Limits, Location, Reference, Selector};
 use futures_util::future::BoxFuture;
 
 use crate::archive::Archive;
 use crate::error::SourceError;
 use crate::layout::Layout;
+use crate::listing::Listing;
 use crate::local;
 use crate::payload::{Payload, Pushed};
 use crate::registry::{Client, RegistryRepository};
@@ -42,7 +43,7 @@ pub enum Repository {
     Registry(RegistryRepository),
     /// A directory.
     Layout(Layout),
-    /// A file; read only.
+    /// A file.
     Archive(Archive),
 }
 
@@ -69,9 +70,10 @@ impl Client {
                 .await
             }
             Location::DockerArchive { file, reference } => {
+                let scratch_dir = self.settings().scratch_dir.clone();
                 local::run(move || {
-                    let archive = Archive::open(&file, reference.as_ref())?;
-                    let selector = archive.only();
+                    let archive = Archive::open(&file, reference.as_ref(), &scratch_dir)?;
+                    let selector = archive.only()?;
                     Ok((Repository::Archive(archive), selector))
                 })
                 .await
@@ -84,7 +86,7 @@ impl Client {
     }
 
     /// Opens what a location names, to write: where it is and under which tag. A layout that isn't there is
-    /// made.
+    /// made; an archive replaces the one that is there once something in it has a tag.
     ///
     /// # Errors
     /// When a local one can't be written, and for locations that can't be written to.
@@ -106,23 +108,39 @@ impl Client {
                 let layout = local::run(move || Layout::create(&dir)).await?;
                 Ok((Repository::Layout(layout), tag))
             }
-            Location::DockerArchive { .. } => Err(unwritable("a docker archive (use oci:DIR)")),
-            Location::Directory { .. } => Err(unwritable("a root file system (dir:)")),
+            Location::DockerArchive { file, reference } => {
+                let selector = reference.as_ref().map(Reference::selector);
+                let tag = selector.map_or_else(|| Ok(DEFAULT_TAG.to_owned()), tag)?;
+                let archive = local::run(move || Archive::create(&file, reference)).await?;
+                Ok((Repository::Archive(archive), tag))
+            }
+            Location::Directory { .. } => Err(SourceError::Unsupported {
+                what: "writing",
+                kind: "a root file system (dir:)",
+            }),
         }
     }
 }
 
-/// The error for what can only be read.
-fn unwritable(kind: &'static str) -> SourceError {
-    SourceError::Unsupported {
-        what: "writing",
-        kind,
-    }
+/// Why nothing is deleted from an archive.
+fn archive_only_grows<T>() -> Result<T, SourceError> {
+    Err(SourceError::Unsupported {
+        what: "deleting",
+        kind: "a docker archive",
+    })
 }
 
-/// Why an archive can't be written.
-fn archive_is_read_only<T>() -> Result<T, SourceError> {
-    Err(unwritable("a docker archive (use oci:DIR)"))
+/// Asks a layout or an archive, where that may block.
+async fn ask<L, T>(
+    listing: &L,
+    question: impl FnOnce(&L) -> Result<T, SourceError> + Send + 'static,
+) -> Result<T, SourceError>
+where
+    L: Listing + Clone + Send + 'static,
+    T: Send + 'static,
+{
+    let listing = listing.clone();
+    local::run(move || question(&listing)).await
 }
 
 impl Repository {
@@ -134,10 +152,13 @@ impl Repository {
         match self {
             Self::Registry(registry) => registry.manifest(selector).await,
             Self::Layout(layout) => {
-                let (layout, selector) = (layout.clone(), selector.clone());
-                local::run(move || layout.manifest(&selector)).await
+                let selector = selector.clone();
+                ask(layout, move |layout| layout.manifest(&selector)).await
             }
-            Self::Archive(archive) => archive.manifest(selector),
+            Self::Archive(archive) => {
+                let selector = selector.clone();
+                ask(archive, move |archive| archive.manifest(&selector)).await
+            }
         }
     }
 
@@ -153,7 +174,11 @@ impl Repository {
                 let tag = tag.map(str::to_owned);
                 local::run(move || layout.put_manifest(tag.as_deref(), &document)).await
             }
-            Self::Archive(_) => archive_is_read_only(),
+            Self::Archive(archive) => {
+                let (archive, document) = (archive.clone(), document.clone());
+                let tag = tag.map(str::to_owned);
+                local::run(move || archive.put_manifest(tag.as_deref(), &document)).await
+            }
         }
     }
 
@@ -165,12 +190,15 @@ impl Repository {
         match self {
             Self::Registry(registry) => Ok(registry.blob(descriptor)),
             Self::Layout(layout) => {
-                let (layout, digest) = (layout.clone(), descriptor.digest);
-                local::run(move || layout.blob(&digest))
-                    .await?
-                    .stream(descriptor)
+                let digest = descriptor.digest;
+                let blob = ask(layout, move |layout| layout.blob(&digest)).await?;
+                blob.stream(descriptor)
             }
-            Self::Archive(archive) => archive.blob(&descriptor.digest)?.stream(descriptor),
+            Self::Archive(archive) => {
+                let digest = descriptor.digest;
+                let blob = ask(archive, move |archive| archive.blob(&digest)).await?;
+                blob.stream(descriptor)
+            }
         }
     }
 
@@ -205,10 +233,13 @@ impl Repository {
         match self {
             Self::Registry(registry) => registry.has_blob(digest).await,
             Self::Layout(layout) => {
-                let (layout, digest) = (layout.clone(), *digest);
-                local::run(move || layout.has_blob(&digest)).await
+                let digest = *digest;
+                ask(layout, move |layout| layout.has_blob(&digest)).await
             }
-            Self::Archive(archive) => Ok(archive.has_blob(digest)),
+            Self::Archive(archive) => {
+                let digest = *digest;
+                ask(archive, move |archive| archive.has_blob(&digest)).await
+            }
         }
     }
 
@@ -229,7 +260,11 @@ impl Repository {
                 let payload = payload.clone();
                 local::run(move || layout.push_blob(&descriptor, &payload)).await
             }
-            Self::Archive(_) => archive_is_read_only(),
+            Self::Archive(archive) => {
+                let (archive, descriptor) = (archive.clone(), descriptor.clone());
+                let payload = payload.clone();
+                local::run(move || archive.push_blob(&descriptor, &payload)).await
+            }
         }
     }
 
@@ -244,7 +279,7 @@ impl Repository {
                 let (layout, selector) = (layout.clone(), selector.clone());
                 local::run(move || layout.delete_manifest(&selector)).await
             }
-            Self::Archive(_) => archive_is_read_only(),
+            Self::Archive(_) => archive_only_grows(),
         }
     }
 
@@ -259,7 +294,7 @@ impl Repository {
                 let (layout, digest) = (layout.clone(), *digest);
                 local::run(move || layout.delete_blob(&digest)).await
             }
-            Self::Archive(_) => archive_is_read_only(),
+            Self::Archive(_) => archive_only_grows(),
         }
     }
 
@@ -270,11 +305,8 @@ impl Repository {
     pub async fn tags(&self) -> Result<Vec<String>, SourceError> {
         match self {
             Self::Registry(registry) => registry.tags().await,
-            Self::Layout(layout) => {
-                let layout = layout.clone();
-                local::run(move || layout.tags()).await
-            }
-            Self::Archive(archive) => Ok(archive.tags()),
+            Self::Layout(layout) => ask(layout, Layout::tags).await,
+            Self::Archive(archive) => ask(archive, Archive::tags).await,
         }
     }
 
@@ -286,10 +318,13 @@ impl Repository {
         match self {
             Self::Registry(registry) => registry.referrers(subject).await,
             Self::Layout(layout) => {
-                let (layout, subject) = (layout.clone(), *subject);
-                local::run(move || layout.referrers(&subject)).await
+                let subject = *subject;
+                ask(layout, move |layout| layout.referrers(&subject)).await
             }
-            Self::Archive(_) => Ok(Vec::new()),
+            Self::Archive(archive) => {
+                let subject = *subject;
+                ask(archive, move |archive| archive.referrers(&subject)).await
+            }
         }
     }
 }
@@ -311,14 +346,14 @@ impl Source for Repository {
         match self {
             Self::Registry(registry) => Box::pin(registry.read_range(blob, range)),
             Self::Layout(layout) => {
-                let (layout, digest) = (layout.clone(), *blob);
-                Box::pin(local::run(move || {
+                let digest = *blob;
+                Box::pin(ask(layout, move |layout| {
                     layout.blob(&digest)?.read(&digest, &range)
                 }))
             }
             Self::Archive(archive) => {
-                let (archive, digest) = (archive.clone(), *blob);
-                Box::pin(local::run(move || {
+                let digest = *blob;
+                Box::pin(ask(archive, move |archive| {
                     archive.blob(&digest)?.read(&digest, &range)
                 }))
             }

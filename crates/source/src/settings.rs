@@ -60,6 +60,9 @@ pub(crate) const LIST_BYTES_MAX: usize = 4 << 20;
 /// Pages of a list that are followed: with 1,000 a page, more than anyone lists.
 pub(crate) const LIST_PAGES_MAX: usize = 100;
 
+/// For large files that are gone soon: on disk, where `/tmp` may be memory.
+const SCRATCH_DIR: &str = "/var/tmp";
+
 /// How a [`crate::Client`] behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -84,6 +87,8 @@ pub struct Settings {
     /// Bytes per request of an upload; `None` sends a blob in one. A registry that finds one request too
     /// large is sent pieces anyway.
     pub upload_chunk_bytes: Option<u64>,
+    /// Where docker archives that are compressed as a whole are decompressed to, into a file without a name.
+    pub scratch_dir: PathBuf,
 }
 
 impl Default for Settings {
@@ -100,16 +105,19 @@ impl Default for Settings {
             attempts: ATTEMPTS,
             retry_delay: RETRY_DELAY,
             upload_chunk_bytes: None,
+            scratch_dir: SCRATCH_DIR.into(),
         }
     }
 }
 
 impl Settings {
-    /// The defaults, with the credentials of whoever runs this.
+    /// The defaults, with the credentials of whoever runs this, and `TMPDIR`.
     #[must_use]
     pub fn from_env() -> Self {
         Self {
             credentials: CredentialFiles::from_env(),
+            scratch_dir: std::env::var_os("TMPDIR")
+                .map_or_else(|| SCRATCH_DIR.into(), PathBuf::from),
             ..Self::default()
         }
     }

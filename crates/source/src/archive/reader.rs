@@ -5,9 +5,11 @@ use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
+use draught_digest::Digest;
 use draught_tar::{Limits, Reader};
 use draught_tree::EntryKind;
 
+use super::unpack::{self, Limit};
 use crate::error::SourceError;
 use crate::local::LocalBlob;
 
@@ -35,14 +37,14 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Reads an archive's headers.
-    pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
+    /// Reads an archive's headers. A compressed one is decompressed first.
+    pub(super) fn open(path: &Path, scratch_dir: &Path) -> Result<Self, SourceError> {
         let wrong = |reason: String| SourceError::Format {
             path: path.to_owned(),
             expected: "a docker archive",
             reason,
         };
-        let file = fs_err::File::open(path)?.into_file();
+        let file = unpack::open(path, scratch_dir, Limit::default())?;
         let input = BufReader::with_capacity(READ_BYTES, file.try_clone()?);
         let mut reader = Reader::new(input, Limits::default());
         let mut places = BTreeMap::new();
@@ -79,20 +81,34 @@ impl Files {
             match self.places.get(&name)? {
                 Place::Link(target) => name.clone_from(target),
                 Place::File { offset, bytes } => {
-                    return Some(LocalBlob {
-                        file: self.file.clone(),
-                        offset: *offset,
-                        bytes: *bytes,
-                    });
+                    return Some(LocalBlob::of_file(self.file.clone(), *offset, *bytes));
                 }
             }
         }
         None
     }
+
+    /// The files that are blobs of a layout, by what their names say they are.
+    pub(super) fn blobs(&self) -> BTreeMap<Digest, LocalBlob> {
+        let digest = |name: &[u8]| {
+            let (algorithm, hex) = std::str::from_utf8(name)
+                .ok()?
+                .strip_prefix("blobs/")?
+                .split_once('/')?;
+            format!("{algorithm}:{hex}").parse::<Digest>().ok()
+        };
+        let named = self.places.keys();
+        named
+            .filter_map(|name| {
+                let blob = self.find(std::str::from_utf8(name).ok()?)?;
+                Some((digest(name)?, blob))
+            })
+            .collect()
+    }
 }
 
 /// An error and its causes in one text.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,17 +1,15 @@
 //! Writing a layout: a blob or index is there whole or not at all.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 
-use draught_digest::{Digest, Hasher};
+use draught_digest::Digest;
 use draught_oci::{Any, Descriptor, Document, Index, Selector, annotation};
 
-use super::reader::{INDEX_FILE, Layout, MARKER_FILE, VERSION};
+use super::reader::Layout;
 use crate::error::SourceError;
-use crate::payload::{Payload, Pushed};
-
-/// Bytes copied at a time.
-const COPY_BYTES: usize = 1 << 20;
+use crate::listing::{self, INDEX_FILE, Listing as _, MARKER_FILE};
+use crate::payload::{Payload, Pushed, copy_verified};
 
 /// Blobs and indexes are for everyone to read, as other tools write them.
 const MODE: u32 = 0o644;
@@ -30,9 +28,8 @@ impl Layout {
             dir: dir.to_owned(),
         };
         layout.write_index(Index::new(Vec::new()))?;
-        let marker = format!("{{\"imageLayoutVersion\":\"{VERSION}\"}}");
         // Last: a directory with the marker is a whole layout.
-        replace(&dir.join(MARKER_FILE), marker.as_bytes())?;
+        replace(&dir.join(MARKER_FILE), listing::MARKER)?;
         Ok(layout)
     }
 
@@ -44,13 +41,7 @@ impl Layout {
         if self.has_blob(&descriptor.digest)? {
             return Ok(Pushed::Existed);
         }
-        match payload {
-            Payload::Bytes(bytes) => self.write_blob(descriptor, &mut bytes.as_ref())?,
-            Payload::File(path) => {
-                let mut file = fs_err::File::open(path)?;
-                self.write_blob(descriptor, &mut file)?;
-            }
-        }
+        self.write_blob(descriptor, &mut *payload.open()?)?;
         Ok(Pushed::Written)
     }
 
@@ -60,38 +51,8 @@ impl Layout {
         descriptor: &Descriptor,
         from: &mut dyn io::Read,
     ) -> Result<(), SourceError> {
-        let path = self.blob_path(&descriptor.digest);
-        let mut hasher = Hasher::new(descriptor.digest.algorithm());
-        let mut bytes: u64 = 0;
-        replace_with(&path, |out| {
-            let mut buffer = vec![0; COPY_BYTES];
-            // One more than there should be tells that there is too much.
-            let mut from = from.take(descriptor.size.saturating_add(1));
-            loop {
-                let read = from.read(&mut buffer)?;
-                let Some(piece) = buffer.get(..read).filter(|piece| !piece.is_empty()) else {
-                    break;
-                };
-                hasher.update(piece);
-                out.write_all(piece)?;
-                bytes = bytes.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
-            }
-            if bytes != descriptor.size {
-                return Err(SourceError::Size {
-                    digest: descriptor.digest,
-                    expected: descriptor.size,
-                    got: bytes,
-                });
-            }
-            let got = hasher.finish();
-            if got != descriptor.digest {
-                return Err(SourceError::Mismatch {
-                    digest: descriptor.digest,
-                    got,
-                    bytes,
-                });
-            }
-            Ok(())
+        replace_with(&self.blob_path(&descriptor.digest), |out| {
+            copy_verified(descriptor, from, out)
         })
     }
 
@@ -108,20 +69,7 @@ impl Layout {
         if tag.is_none() && document.subject().is_none() {
             return Ok(());
         }
-        let mut entry = descriptor;
-        if let Some(tag) = tag {
-            entry = entry.with_annotation(annotation::REF_NAME, tag);
-        }
-        if let Any::Manifest(manifest) = document {
-            entry.artifact_type = manifest.artifact_type.clone();
-        }
-        self.change_index(|index| {
-            index.manifests.retain(|image| match tag {
-                Some(tag) => image.annotation(annotation::REF_NAME) != Some(tag),
-                None => image.digest != entry.digest,
-            });
-            index.manifests.push(entry);
-        })
+        self.change_index(|index| listing::list(index, tag, document, None))
     }
 
     pub(crate) fn delete_manifest(&self, selector: &Selector) -> Result<(), SourceError> {

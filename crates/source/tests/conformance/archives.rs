@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{client, noise, push_image};
+use crate::support::{client, noise, payload, push_image};
 use draught_digest::Digest;
 use draught_oci::{Descriptor, Location, Platform, Selector, media_type};
 use draught_source::{Class, Client, Repository, Source as _, SourceError};
@@ -11,17 +11,20 @@ use draught_testkit::{Scratch, need, process};
 use draught_tree::{Entry, EntryKind, Meta};
 use serde_json::json;
 
-async fn open(client: &Client, text: &str) -> Result<(Repository, Selector), SourceError> {
+pub(crate) async fn open(
+    client: &Client,
+    text: &str,
+) -> Result<(Repository, Selector), SourceError> {
     client.open(&text.parse::<Location>().unwrap()).await
 }
 
 /// A tar with a file in it: a real layer.
-fn layer(seed: u64) -> Vec<u8> {
+pub(crate) fn layer(seed: u64) -> Vec<u8> {
     tar(&[("etc/noise", Ok(noise(seed, 300_000)))])
 }
 
 /// A tar of files and symbolic links.
-fn tar(entries: &[(&str, Result<Vec<u8>, &str>)]) -> Vec<u8> {
+pub(crate) fn tar(entries: &[(&str, Result<Vec<u8>, &str>)]) -> Vec<u8> {
     let mut writer = draught_tar::Writer::new(Vec::new());
     for (path, content) in entries {
         let kind = match content {
@@ -45,7 +48,7 @@ fn tar(entries: &[(&str, Result<Vec<u8>, &str>)]) -> Vec<u8> {
 }
 
 /// Reads an image whole.
-async fn check(place: &Repository, selector: &Selector, layers: &[Vec<u8>]) {
+pub(crate) async fn check(place: &Repository, selector: &Selector, layers: &[Vec<u8>]) {
     let manifest = place.image(selector, &Platform::host()).await.unwrap();
     let config = place.config(&manifest).await.unwrap();
     assert_eq!(config.diff_ids.len(), layers.len());
@@ -126,7 +129,11 @@ async fn layers_behind_links_and_in_gzip_are_read() {
     check(&place, &selector, &[first.clone(), zipped, first]).await;
     let manifest = place.image(&selector, &Platform::host()).await.unwrap();
     assert_eq!(manifest.layers[1].media_type, media_type::LAYER_TAR_GZIP);
-    let error = client.create(&location.parse().unwrap()).await.unwrap_err();
+    let descriptor = Descriptor::of(media_type::LAYER_TAR, b"");
+    let error = place
+        .push_blob(&descriptor, &payload(b""), &[])
+        .await
+        .unwrap_err();
     assert_eq!(error.class(), Class::Refused, "{error}");
 }
 

@@ -5,6 +5,7 @@
 )]
 
 mod archives;
+mod archives_written;
 mod faults;
 mod hostile;
 mod login;

@@ -1,4 +1,5 @@
-//! One suite over every place that images can be written to: Debian's registry, the embedded one, a layout.
+//! One suite over every place that images can be written to: Debian's registry, the embedded one, a layout, a
+//! docker archive.
 
 use std::io::Read as _;
 
@@ -30,6 +31,10 @@ async fn places(client: &Client) -> Vec<(Repository, Box<dyn std::any::Any>)> {
     let location = format!("oci:{}:x", scratch.join("layout").display());
     let (layout, _) = client.create(&location.parse().unwrap()).await.unwrap();
     places.push((layout, Box::new(scratch)));
+    let scratch = Scratch::new();
+    let location = format!("docker-archive:{}", scratch.join("image.tar").display());
+    let (archive, _) = client.create(&location.parse().unwrap()).await.unwrap();
+    places.push((archive, Box::new(scratch)));
     places
 }
 
@@ -216,6 +221,16 @@ async fn what_is_deleted_is_gone() {
     for (place, _alive) in places(&client).await {
         let image = push_image(&place, "one", noise(8, 100)).await;
         let digest = Selector::Digest(image.digest());
+        if matches!(place, Repository::Archive(_)) {
+            let error = place.delete_manifest(&digest).await.unwrap_err();
+            assert_eq!(error.class(), Class::Refused, "{error}");
+            let error = place
+                .delete_blob(&image.layers[0].digest)
+                .await
+                .unwrap_err();
+            assert_eq!(error.class(), Class::Refused, "{error}");
+            continue;
+        }
         place.delete_manifest(&digest).await.unwrap();
         let error = place.manifest(&digest).await.unwrap_err();
         assert_eq!(error.class(), Class::NotFound, "{error}");
