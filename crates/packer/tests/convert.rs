@@ -445,6 +445,65 @@ async fn an_index_stays_an_index_and_what_is_no_image_stays_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_goes_through_a_docker_archive_and_on_without_a_loss() {
+    let built = Built::new();
+    let from = built.tag(built.index(&entries(&built)));
+    let options = |threads: usize| {
+        let mut options = ConvertOptions {
+            platform: PlatformChoice::All,
+            ..ConvertOptions::default()
+        };
+        options.pack.threads = threads.try_into().unwrap();
+        options
+    };
+    let converted = run_with(&from, &built.out(), &options(2)).await.unwrap();
+    let mut files = Vec::new();
+    for threads in [1, 4] {
+        let file = built.scratch.join(format!("{threads}.tar"));
+        let to: Location = format!("docker-archive:{}:some/app:1", file.display())
+            .parse()
+            .unwrap();
+        let archived = run_with(&from, &to, &options(threads)).await.unwrap();
+        assert_eq!(archived.digest, converted.digest);
+        files.push((fs_err::read(&file).unwrap(), file));
+    }
+    assert!(files[0].0 == files[1].0, "the archives differ");
+
+    let registry = registry();
+    let archive: Location = format!("docker-archive:{}", files[0].1.display())
+        .parse()
+        .unwrap();
+    let on = remote(&registry, "on:1");
+    let carried = run_with(&archive, &on, &options(1)).await.unwrap();
+    assert_eq!(carried.digest, converted.digest);
+    assert!(carried.images.is_empty());
+    let (repository, Any::Index(index)) = open(&on).await else {
+        panic!("no index");
+    };
+    for entry in &index.manifests {
+        for blob in manifest_of(&repository, entry).await.blobs() {
+            bytes(&repository, blob).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversion_that_fails_leaves_no_archive() {
+    let built = Built::new();
+    let evil = archive(&[("../../etc/shadow", b"content")]);
+    let good = archive(&[("a", b"content")]);
+    let host = Platform::host();
+    let layers: [(&str, &[u8], &[u8]); 2] = [(TAR, &good, &good), (TAR, &evil, &evil)];
+    let image = built.image(false, ("linux", host.architecture()), &layers);
+    let dir = built.scratch.dir("to");
+    let to = format!("docker-archive:{}", dir.join("image.tar").display());
+    run(&built.tag(image), &to.parse().unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!(fs_err::read_dir(&dir).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_platform_of_an_index_gives_an_image_that_stands_alone() {
     let built = Built::new();
     let from = built.tag(built.index(&entries(&built)));

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use draught_digest::Digest;
 use draught_importer::{Format, NYDUS_BLOB_MEDIA_TYPE, detect};
 use draught_oci::{Descriptor, Document, ImageConfig, Manifest, Platform, media_type};
-use draught_source::Repository;
+use draught_source::{BlobReader, Repository};
+use tokio::runtime::Handle;
 
 use super::documents;
 use super::error::ConvertError;
 use super::options::ConvertedImage;
-use super::pull::BlockingReader;
 use super::push::Pusher;
 use crate::image::{ImagePacker, PackedBlob, PackedImage};
 use crate::layer::{LayerInput, PackLayerError};
@@ -114,7 +114,7 @@ pub(super) async fn convert(
                 source,
             })?;
         let input = LayerInput {
-            reader: BlockingReader::new(stream),
+            reader: BlobReader::new(stream, &Handle::current()),
             digest: Some(layer.digest),
             stored_bytes: Some(layer.size),
             diff_id: Some(*diff_id),
@@ -235,7 +235,7 @@ pub(super) async fn spool_blob(
             what: what.clone(),
             source,
         })?;
-    let mut reader = BlockingReader::new(stream);
+    let mut reader = BlobReader::new(stream, &Handle::current());
     let dir: PathBuf = dir.to_owned();
     let spooled = blocking(move || {
         let mut spool = Spool::new(&dir)?;

@@ -9,7 +9,6 @@ mod error;
 mod image;
 mod index;
 mod options;
-mod pull;
 mod push;
 mod run;
 

@@ -24,6 +24,7 @@ pub(super) struct Pusher {
     mount_from: Vec<String>,
     progress: Arc<dyn Progress>,
     pushes: JoinSet<Result<(), ConvertError>>,
+    pushes_max: usize,
 }
 
 impl Pusher {
@@ -40,8 +41,14 @@ impl Pusher {
             }
             _ => Vec::new(),
         };
+        let pushes_max = match &to {
+            // One after the other: their order is that of the layers, and the file's bytes always the same.
+            Repository::Archive(_) => 1,
+            Repository::Registry(_) | Repository::Layout(_) => PUSHES,
+        };
         Self {
             to,
+            pushes_max,
             mount_from,
             progress,
             pushes: JoinSet::new(),
@@ -54,7 +61,7 @@ impl Pusher {
         descriptor: Descriptor,
         content: Spooled,
     ) -> Result<(), ConvertError> {
-        while self.pushes.len() >= PUSHES {
+        while self.pushes.len() >= self.pushes_max {
             self.next().await?;
         }
         let file = content
@@ -73,10 +80,13 @@ impl Pusher {
 
     /// Sends a small blob now.
     pub(super) async fn push_bytes(
-        &self,
+        &mut self,
         descriptor: &Descriptor,
         bytes: Vec<u8>,
     ) -> Result<(), ConvertError> {
+        while self.pushes.len() >= self.pushes_max {
+            self.next().await?;
+        }
         push(&self.to, descriptor, bytes.into(), &*self.progress).await
     }
 
