@@ -104,6 +104,25 @@ fn what_was_converted_is_sound_and_says_what_it_is() {
 }
 
 #[test]
+fn a_docker_archive_holds_the_same_image() {
+    let stage = Stage::new();
+    let converted = stage.convert(&[]);
+    let archive = "docker-archive:image.tar:some/app:1";
+    let archived = stage.json(&["convert", "dir:rootfs", archive]);
+    assert_eq!(archived["digest"], converted["digest"]);
+    for name in [archive, "docker-archive:image.tar"] {
+        let checked = stage.json(&["check", name]);
+        assert_eq!(checked["sound"], true, "{checked}");
+        let shown = stage.json(&["inspect", name]);
+        assert_eq!(shown["digest"], converted["digest"]);
+        assert_eq!(shown["images"][0]["content"]["files"], 3);
+    }
+    let other = stage.draught(&["check", "docker-archive:image.tar:other"]);
+    let stderr = String::from_utf8_lossy(&other.stderr);
+    assert!(stderr.contains("docker.io/some/app:1"), "{stderr}");
+}
+
+#[test]
 fn the_same_input_gives_the_same_image_on_any_number_of_threads() {
     let stage = Stage::new();
     let one = stage.convert(&["--threads", "1"]);
