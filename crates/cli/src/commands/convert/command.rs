@@ -31,15 +31,14 @@ use crate::{asynchronous, open, output};
 SRC and DST are one of:
   HOST/REPO:TAG, HOST/REPO@sha256:…   an image in a registry
   oci:DIR[:TAG]                       a directory in the OCI layout
-  docker-archive:FILE[:NAME[:TAG]]    what docker save writes, also in gzip or zstd; as DST it replaces
-                                      FILE, and other tools read it as oci-archive: too
+  docker-archive:FILE[:NAME[:TAG]]    what docker save writes, may be in gzip; DST replaces FILE
   dir:ROOTFS                          a directory of files (SRC only)
 
 Examples:
   draught convert docker.io/library/python:3.12 127.0.0.1:5000/python:3.12
   draught convert --platform all registry.example/app:1 registry.example/app:1-lazy
   draught convert --compressor lz4 --chunk-size 256KiB oci:./app oci:./app-lazy
-  docker save app:1 | gzip > app.tgz; draught convert docker-archive:app.tgz docker-archive:lazy.tar:app:1")]
+  draught convert docker-archive:app.tar.gz docker-archive:lazy.tar:app:1")]
 pub(crate) struct Args {
     /// The image to read
     src: Location,
