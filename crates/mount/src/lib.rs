@@ -10,5 +10,5 @@ mod probe;
 
 pub use erofs::{Detached, MountError, detach, is_in_use, unmount};
 pub use events::{Listener, ListenerError, Read};
-pub use mountinfo::{MountInfo, mountinfo};
+pub use mountinfo::{MountInfo, mount_id, mountinfo};
 pub use probe::{Ability, pre_content_events};

@@ -2,11 +2,15 @@
 
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 
 /// One mount of this mount namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountInfo {
+    /// The number that tells it from all other mounts there are.
+    pub id: u64,
     /// Major and minor number of the filesystem's device.
     pub device: (u32, u32),
     /// Where it is mounted.
@@ -28,9 +32,20 @@ pub fn mountinfo() -> io::Result<Vec<MountInfo>> {
         .collect())
 }
 
+/// The number of the mount that `path` leads to: of the one on top where several are stacked.
+///
+/// # Errors
+/// What `statx` says.
+pub fn mount_id(path: &Path) -> io::Result<u64> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::MNT_ID)?;
+    Ok(stat.stx_mnt_id)
+}
+
 fn parse(line: &[u8]) -> Option<MountInfo> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
+    let id = std::str::from_utf8(fields.next()?).ok()?;
+    let device = std::str::from_utf8(fields.nth(1)?).ok()?;
     let (major, minor) = device.split_once(':')?;
     let target = unescape(fields.nth(1)?);
     // Optional fields end with a hyphen.
@@ -38,6 +53,7 @@ fn parse(line: &[u8]) -> Option<MountInfo> {
     let filesystem = String::from_utf8_lossy(fields.next()?).into_owned();
     let source = unescape(fields.next()?);
     Some(MountInfo {
+        id: id.parse().ok()?,
         device: (major.parse().ok()?, minor.parse().ok()?),
         target,
         filesystem,
@@ -74,6 +90,7 @@ mod tests {
         let line =
             br"36 35 0:52 / /mnt/a\040b ro,relatime shared:1 master:2 - erofs /var/x\134y ro";
         let expect = MountInfo {
+            id: 36,
             device: (0, 52),
             target: "/mnt/a b".into(),
             filesystem: "erofs".into(),
@@ -84,12 +101,10 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_mounted() {
-        assert!(
-            mountinfo()
-                .unwrap()
-                .iter()
-                .any(|mount| mount.target.as_os_str() == "/")
-        );
+    fn the_root_is_mounted_under_the_number_that_it_says() {
+        let id = mount_id(Path::new("/")).unwrap();
+        let mounts = mountinfo().unwrap();
+        let is_root = |mount: &MountInfo| mount.target.as_os_str() == "/" && mount.id == id;
+        assert!(mounts.iter().any(is_root));
     }
 }
