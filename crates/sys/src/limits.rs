@@ -2,11 +2,14 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit of open files to what is allowed, and says what it is now.
+use crate::journal::NUMBERS;
+
+/// Raises the soft limit of open files to what is allowed, and says what it is now. Not beyond the numbers
+/// that the journal has room for: an event that it can't note would be lost with its worker.
 pub fn raise_open_files() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
-        current: limit.maximum,
+        current: Some(limit.maximum.unwrap_or(u64::MAX).min(NUMBERS as u64)),
         maximum: limit.maximum,
     };
     // That more is not allowed is no error: the limit stays what it was.
