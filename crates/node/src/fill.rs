@@ -10,6 +10,9 @@ use draught_tree::BLOCK_BYTES;
 
 /// Decoded bytes that are collected before they are written: fewer, larger writes.
 const WRITE_BYTES: usize = 1 << 20;
+/// Bytes between two chunks of one extent that are written as zeros rather than apart. They belong to chunks that this
+/// image does not have. How many there are is up to the image: a run must not grow by all of them.
+const GAP_BYTES_MAX: u64 = 64 << 10;
 
 /// What a fill did not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,11 +75,12 @@ pub(crate) fn fill(
                 });
                 continue;
             }
-            let place = map.place_of(extent);
-            if !run.extents.is_empty() && (place.start != run.end() || run.is_long()) {
-                run.write(device, &mut unfilled);
+            for chunk in chunks {
+                if !run.takes(index, chunk.place) {
+                    run.write(device, &mut unfilled);
+                }
+                run.push(index, chunk, content(chunk, decoded).unwrap_or_default());
             }
-            run.push(index, &place, chunks, decoded);
         }
         run.write(device, &mut unfilled);
         unfilled
@@ -131,23 +135,30 @@ impl Run {
         self.start + self.bytes.len() as u64
     }
 
-    fn is_long(&self) -> bool {
-        self.bytes.len() >= WRITE_BYTES
+    /// Whether what belongs at `place`, of that extent, is to be written together with what is here.
+    fn takes(&self, extent: u32, place: u64) -> bool {
+        // Between two extents may lie one that could not be verified: it must not appear as zeros.
+        let gap_max = if self.extents.last() == Some(&extent) {
+            GAP_BYTES_MAX
+        } else {
+            0
+        };
+        let gap = place.checked_sub(self.end());
+        self.extents.is_empty()
+            || (self.bytes.len() < WRITE_BYTES && gap.is_some_and(|gap| gap <= gap_max))
     }
 
-    /// Appends an extent's chunks, each padded with zeros to whole blocks.
-    fn push(&mut self, index: u32, place: &Range<u64>, chunks: &[MapChunk], decoded: &[u8]) {
+    /// Appends a chunk, padded with zeros to whole blocks.
+    fn push(&mut self, extent: u32, chunk: &MapChunk, content: &[u8]) {
         if self.extents.is_empty() {
-            self.start = place.start;
+            self.start = chunk.place;
         }
-        self.extents.push(index);
-        for chunk in chunks {
-            // Blocks between two chunks belong to chunks that this image does not have.
-            self.pad_to(chunk.place);
-            self.bytes
-                .extend_from_slice(content(chunk, decoded).unwrap_or_default());
-            self.pad_to(chunk.blocks().end);
+        if self.extents.last() != Some(&extent) {
+            self.extents.push(extent);
         }
+        self.pad_to(chunk.place);
+        self.bytes.extend_from_slice(content);
+        self.pad_to(chunk.blocks().end);
     }
 
     fn pad_to(&mut self, place: u64) {
@@ -175,12 +186,84 @@ impl Run {
                 _ => Failure::Device,
             };
             let why = error.to_string();
-            unfilled.extend(self.extents.iter().map(|extent| Unfilled {
-                extent: *extent,
-                failure,
-                why: why.clone(),
-            }));
+            for extent in &self.extents {
+                // Its beginning may have been in the run before.
+                if unfilled.last().is_none_or(|last| last.extent != *extent) {
+                    unfilled.push(Unfilled {
+                        extent: *extent,
+                        failure,
+                        why: why.clone(),
+                    });
+                }
+            }
         }
         self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use draught_digest::Digest;
+    use draught_store::{DeviceKey, Store};
+    use draught_tree::Compression;
+
+    use super::*;
+
+    /// A map of extents that are stored as they are, each with chunks at these places.
+    fn map(bytes: u64, places: &[&[u64]], content: &[u8]) -> DeviceMap {
+        let (mut extents, mut chunks) = (Vec::new(), Vec::new());
+        for (index, places) in (0_u64..).zip(places) {
+            let start = u32::try_from(chunks.len()).unwrap();
+            for place in *places {
+                chunks.push(MapChunk {
+                    place: *place,
+                    bytes: u32::try_from(content.len()).unwrap(),
+                    offset: 0,
+                    digest: Digest::sha256(content),
+                });
+            }
+            extents.push(MapExtent {
+                blob_offset: index * content.len() as u64,
+                stored_bytes: u32::try_from(content.len()).unwrap(),
+                decoded_bytes: u32::try_from(content.len()).unwrap(),
+                compression: Compression::None,
+                chunks: start..u32::try_from(chunks.len()).unwrap(),
+            });
+        }
+        DeviceMap::from_parts(bytes, extents, chunks).unwrap()
+    }
+
+    #[test]
+    fn chunks_of_one_extent_may_lie_any_distance_apart() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = Store::open(scratch.path(), "boot").unwrap();
+        let bytes = 64 << 30;
+        let device = store.device(&DeviceKey([1; 32]), bytes).unwrap();
+        let far = bytes - 2 * BLOCK_BYTES;
+        let map = map(bytes, &[&[0, 8192, far - (1 << 30)], &[far]], &[7; 5000]);
+        assert_eq!(map.chunks().len(), 4);
+        let unfilled = fill(&device, &map, 0..1, 0, &[7; 5000]);
+        assert_eq!(unfilled, []);
+        for chunk in map.chunks_of(&map.extents()[0]) {
+            assert!(device.is_present(chunk.blocks()));
+        }
+        assert!(device.bytes_present() < 100_000);
+    }
+
+    #[test]
+    fn an_extent_that_is_not_verified_stays_absent_between_two_that_are() {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = Store::open(scratch.path(), "boot").unwrap();
+        let device = store.device(&DeviceKey([1; 32]), 3 * 4096).unwrap();
+        let map = map(3 * 4096, &[&[0], &[4096], &[8192]], &[7; 4096]);
+        let mut stored = vec![7; 3 * 4096];
+        stored[5000] = 8;
+        let unfilled = fill(&device, &map, 0..3, 0, &stored);
+        let failed: Vec<_> = unfilled
+            .iter()
+            .map(|one| (one.extent, one.failure))
+            .collect();
+        assert_eq!(failed, [(1, Failure::Corrupt)]);
+        assert_eq!(device.missing(0..3 * 4096), vec![4096..8192]);
     }
 }
