@@ -18,6 +18,9 @@ use super::error::{ApiError, Code};
 /// Bytes read from a file at a time: few system calls, and still small beside a connection.
 const READ_BYTES: usize = 512 << 10;
 
+/// Bytes taken for nothing before an error is answered; who sends more finds the connection closed.
+const DRAIN_BYTES_MAX: usize = 64 << 20;
+
 /// The part `range` of `file` as a body.
 ///
 /// The next piece is read from the disk while the last one goes to the network.
@@ -97,6 +100,18 @@ impl Incoming {
                 Code::Unknown,
                 format!("no byte of the request's body came for {:?}", self.stall),
             )),
+        }
+    }
+
+    /// Takes the rest of it and forgets it: a client that sends all before it listens would see its
+    /// connection break and not learn why.
+    pub(super) async fn drain(&mut self) {
+        let mut left = DRAIN_BYTES_MAX;
+        while let Ok(Some(bytes)) = self.next().await {
+            match left.checked_sub(bytes.len()) {
+                Some(rest) => left = rest,
+                None => return,
+            }
         }
     }
 

@@ -234,7 +234,13 @@ async fn receive(app: &App, call: &Call, body: Body, upload: Guard) -> Result<Gu
                 batch_bytes += bytes.len();
                 batch.push(bytes);
                 if batch_bytes >= WRITE_BYTES {
-                    writer = writer.write(std::mem::take(&mut batch)).await?;
+                    writer = match writer.write(std::mem::take(&mut batch)).await {
+                        Ok(writer) => writer,
+                        Err(error) => {
+                            incoming.drain().await;
+                            return Err(error);
+                        }
+                    };
                     batch_bytes = 0;
                 }
             }
