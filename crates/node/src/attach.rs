@@ -32,9 +32,18 @@ pub(crate) enum AttachError {
     Import(#[source] Box<ImportError>),
     #[error("its chunks fit on no device")]
     Map(#[source] MapError),
+    #[error(
+        "its devices have {bytes} bytes together, the limit is {}",
+        DEVICES_BYTES_MAX
+    )]
+    TooLarge { bytes: u64 },
     #[error("its metadata can't be written for the kernel")]
     Write(#[source] Box<draught_erofs::WriteError>),
 }
+
+/// Bytes of an image's devices together. Their size is whatever the image says, and every block takes bits
+/// in memory and on disk: 64 MiB of each for as much as this.
+const DEVICES_BYTES_MAX: u64 = 1 << 40;
 
 /// A device that an image needs.
 #[derive(Debug)]
@@ -123,6 +132,11 @@ type Preparation = (ImageRecord, Vec<Prepared>, Vec<u8>);
 
 /// Places the tree's chunks and writes its metadata image.
 fn prepare(tree: &Tree, digest: &Digest) -> Result<Preparation, AttachError> {
+    let sizes = tree.map.blobs.iter().map(|blob| blob.device_bytes);
+    let bytes = sizes.fold(0, u64::saturating_add);
+    if bytes > DEVICES_BYTES_MAX {
+        return Err(AttachError::TooLarge { bytes });
+    }
     let mut devices = Vec::new();
     for (index, blob) in (0..).zip(&tree.map.blobs) {
         let map = DeviceMap::new(&tree.map, BlobId(index)).map_err(AttachError::Map)?;
@@ -180,13 +194,20 @@ impl Attached {
     }
 
     /// Keeps what a worker needs to serve it without asking anybody.
+    ///
+    /// What is there already stays, file by file: whether a mount is in use is asked of the very file that
+    /// it was made from, and another one in its place would say "no". Not to be called by two threads at once.
     pub(crate) fn keep(&self, store: &Store) -> io::Result<()> {
         let name = self.name();
+        let put = |file: &str, bytes: &[u8]| match store.read_image_file(&name, file) {
+            Ok(there) if there == bytes => Ok(()),
+            _ => store.put_image_file(&name, file, bytes),
+        };
         for (index, device) in self.devices.iter().enumerate() {
-            store.put_image_file(&name, &map_file(index), &device.encoded)?;
+            put(&map_file(index), &device.encoded)?;
         }
-        store.put_image_file(&name, METADATA, &self.metadata)?;
+        put(METADATA, &self.metadata)?;
         // Last: what has a record is whole.
-        store.put_image_file(&name, RECORD, &self.record.encode()?)
+        put(RECORD, &self.record.encode()?)
     }
 }

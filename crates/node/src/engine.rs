@@ -16,7 +16,7 @@ use draught_digest::Digest;
 use draught_fill::{DeviceId, DeviceMap, Failure, Fault, Fetch, Planner, Ready};
 use draught_mount::{Listener, Read};
 use draught_source::{Class, Source, SourceError};
-use draught_store::Device;
+use draught_store::{Device, Store};
 use draught_tree::BLOCK_BYTES;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -28,13 +28,16 @@ use crate::fill::{Unfilled, fill};
 pub(crate) struct Served {
     pub(crate) id: DeviceId,
     pub(crate) inode: u64,
-    pub(crate) device: Arc<Device>,
+    /// Replaced when the disk failed and the device was opened anew.
+    device: RwLock<Arc<Device>>,
     pub(crate) map: Arc<DeviceMap>,
     pub(crate) blob: Digest,
     /// One for each image that has it, the longest attached first.
     sources: RwLock<Vec<Arc<dyn Source>>>,
-    /// Extents that are not present.
+    /// About how many extents are not present: zero is to be looked at closer.
     missing: AtomicUsize,
+    /// Whether reads raise events, as far as we know.
+    pub(crate) marked: AtomicBool,
     pub(crate) stats: Stats,
 }
 
@@ -57,20 +60,21 @@ struct Waiting {
     devices: Vec<Arc<Served>>,
     remaining: usize,
     failure: Option<io::ErrorKind>,
+    /// Times that it was planned.
+    plans: u32,
 }
 
 impl Waiting {
-    /// What the reader is told. The store has the last word: it takes presence back when what was
+    /// Whether all of it is there. The store has the last word: it takes presence back when what was
     /// written turns out not to be on the disk, and then the planner is wrong.
-    fn result(&self) -> Result<(), io::ErrorKind> {
-        let is_present = |served: &Arc<Served>| served.has(&served.clamp(&self.read));
-        match self.failure {
-            Some(failure) => Err(failure),
-            None if self.devices.iter().all(is_present) => Ok(()),
-            None => Err(io::ErrorKind::Other),
-        }
+    fn is_present(&self) -> bool {
+        let mut devices = self.devices.iter();
+        devices.all(|served| served.has(&served.clamp(&self.read)))
     }
 }
+
+/// Times that a read is planned because the store and the planner disagree about what is present.
+const PLANS_MAX: u32 = 3;
 
 #[derive(Debug)]
 struct Plan {
@@ -79,6 +83,63 @@ struct Plan {
     /// Which read a planner's token is for.
     tokens: HashMap<u64, u64>,
     next: u64,
+}
+
+impl Plan {
+    /// Plans a read.
+    fn wait(&mut self, now_ms: u64, mut waiting: Waiting) {
+        let id = self.next;
+        self.next += 1;
+        waiting.remaining = waiting.devices.len();
+        waiting.plans += 1;
+        for served in &waiting.devices {
+            let token = self.next;
+            self.next += 1;
+            self.tokens.insert(token, id);
+            let (device, range) = (served.id, served.clamp(&waiting.read));
+            let fault = Fault {
+                device,
+                range,
+                token,
+            };
+            self.planner.fault(now_ms, fault);
+        }
+        self.waiting.insert(id, waiting);
+    }
+
+    /// Takes an answer of the planner; gives the read that it was the last for.
+    fn settle(&mut self, now_ms: u64, ready: Ready) -> Option<(Read, Result<(), io::ErrorKind>)> {
+        let id = self.tokens.remove(&ready.token)?;
+        let waiting = self.waiting.get_mut(&id)?;
+        waiting.remaining -= 1;
+        if let Err(failure) = &ready.result {
+            waiting.failure = Some(match failure {
+                Failure::NoSpace => io::ErrorKind::StorageFull,
+                _ => io::ErrorKind::Other,
+            });
+        }
+        if waiting.remaining > 0 {
+            return None;
+        }
+        let waiting = self.waiting.remove(&id)?;
+        if let Some(failure) = waiting.failure {
+            return Some((waiting.read, Err(failure)));
+        }
+        if waiting.is_present() {
+            return Some((waiting.read, Ok(())));
+        }
+        if waiting.plans >= PLANS_MAX {
+            return Some((waiting.read, Err(io::ErrorKind::Other)));
+        }
+        // The disk failed, and the planner believes still in what is lost.
+        for served in &waiting.devices {
+            let (device, range) = (served.device(), served.clamp(&waiting.read));
+            self.planner
+                .recheck(served.id, &range, |range| device.is_present(range));
+        }
+        self.wait(now_ms, waiting);
+        None
+    }
 }
 
 /// See the module.
@@ -131,7 +192,7 @@ impl Engine {
     /// Serves a device from now on.
     pub(crate) fn add(&self, served: Served) -> Arc<Served> {
         let served = Arc::new(served);
-        let device = &served.device;
+        let device = served.device();
         self.plan
             .lock()
             .planner
@@ -146,11 +207,13 @@ impl Engine {
     }
 
     /// Serves a device no longer; nothing that could raise events may refer to it any more.
-    pub(crate) fn remove(&self, id: DeviceId) {
+    pub(crate) fn remove(self: &Arc<Self>, id: DeviceId) {
         if let Some(served) = self.by_id.write().remove(&id) {
             self.by_inode.write().remove(&served.inode);
         }
         self.plan.lock().planner.remove_device(id);
+        // Readers that were killed while they waited are forgotten now, and not at the next read.
+        self.pump();
     }
 
     pub(crate) fn served(&self, id: DeviceId) -> Option<Arc<Served>> {
@@ -201,35 +264,23 @@ impl Engine {
     }
 
     fn plan_faults(&self, read: Read, devices: &[Arc<Served>]) {
-        let now = self.now_ms();
         if devices.is_empty() {
             self.answer(&read, Err(io::ErrorKind::NotFound));
             return;
         }
-        let mut plan = self.plan.lock();
-        let waiting = plan.next;
-        plan.next += 1;
-        let entry = Waiting {
+        let waiting = Waiting {
             read,
             devices: devices.to_vec(),
-            remaining: devices.len(),
+            remaining: 0,
             failure: None,
+            plans: 0,
         };
-        plan.waiting.insert(waiting, entry);
-        for served in devices {
-            let token = plan.next;
-            plan.next += 1;
-            plan.tokens.insert(token, waiting);
-            let range = served.clamp(&read);
-            plan.planner.fault(
-                now,
-                Fault {
-                    device: served.id,
-                    range,
-                    token,
-                },
-            );
-        }
+        self.plan.lock().wait(self.now_ms(), waiting);
+    }
+
+    /// Reads that wait for an answer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.plan.lock().waiting.len()
     }
 
     fn answer(&self, read: &Read, result: Result<(), io::ErrorKind>) {
@@ -244,35 +295,18 @@ impl Engine {
         let mut answers = Vec::new();
         {
             let mut plan = self.plan.lock();
+            while let Some(ready) = plan.planner.next_ready() {
+                answers.extend(plan.settle(now, ready));
+            }
             while let Some(fetch) = plan.planner.next_fetch(now) {
                 let engine = Arc::clone(self);
                 drop(self.runtime.spawn(async move { engine.fetch(fetch).await }));
-            }
-            while let Some(ready) = plan.planner.next_ready() {
-                answers.extend(self.settle(&mut plan, ready));
             }
         }
         for (read, result) in answers {
             self.answer(&read, result);
         }
         self.clock.notify_one();
-    }
-
-    fn settle(&self, plan: &mut Plan, ready: Ready) -> Option<(Read, Result<(), io::ErrorKind>)> {
-        let id = plan.tokens.remove(&ready.token)?;
-        let waiting = plan.waiting.get_mut(&id)?;
-        waiting.remaining -= 1;
-        if let Err(failure) = &ready.result {
-            waiting.failure = Some(match failure {
-                Failure::NoSpace => io::ErrorKind::StorageFull,
-                _ => io::ErrorKind::Other,
-            });
-        }
-        if waiting.remaining > 0 {
-            return None;
-        }
-        let waiting = plan.waiting.remove(&id)?;
-        Some((waiting.read, waiting.result()))
     }
 
     /// Calls the planner back when a retry or a deadline is due. Runs for ever.
@@ -310,7 +344,7 @@ impl Engine {
                     let engine = Arc::clone(&self);
                     let filled = tokio::task::spawn_blocking(move || {
                         let unfilled = fill(
-                            &filling.device,
+                            &filling.device(),
                             &filling.map,
                             extents.clone(),
                             start,
@@ -341,21 +375,32 @@ impl Engine {
         if !served.is_complete() {
             return;
         }
-        if let Err(error) = served.device.sync() {
+        let device = served.device();
+        if let Err(error) = device.sync() {
             tracing::error!(%error, blob = %served.blob, "a complete device is not durable");
             return;
         }
-        match self.listener.unmark(&served.device.as_fd()) {
+        if !served.marked.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        match self.listener.unmark(&device.as_fd()) {
             Ok(()) => tracing::info!(blob = %served.blob, "a device is complete"),
-            Err(error) => tracing::warn!(%error, "a complete device stays marked"),
+            Err(error) => {
+                served.marked.store(true, Ordering::Release);
+                tracing::warn!(%error, "a complete device stays marked");
+            }
         }
     }
 
     /// Makes everything that was filled durable.
     pub(crate) fn sync(&self) {
         for served in self.all() {
-            if let Err(error) = served.device.sync() {
+            if let Err(error) = served.device().sync() {
                 tracing::error!(%error, blob = %served.blob, "a device could not be made durable");
+            }
+            // A worker that died may have left a complete one marked.
+            if served.marked.load(Ordering::Acquire) {
+                self.unmark_if_complete(&served);
             }
         }
     }
@@ -368,26 +413,45 @@ impl Served {
         map: Arc<DeviceMap>,
         blob: Digest,
     ) -> Self {
-        let present = |extent| {
-            map.chunks_of(extent)
-                .iter()
-                .all(|chunk| device.is_present(chunk.blocks()))
-        };
-        let missing = map
-            .extents()
-            .iter()
-            .filter(|extent| !present(extent))
-            .count();
         Self {
             id,
             inode: device.inode(),
-            device,
+            missing: AtomicUsize::new(count_missing(&device, &map)),
+            device: RwLock::new(device),
             map,
             blob,
             sources: RwLock::default(),
-            missing: AtomicUsize::new(missing),
+            marked: AtomicBool::new(true),
             stats: Stats::default(),
         }
+    }
+
+    /// The device as it is open now.
+    pub(crate) fn device(&self) -> Arc<Device> {
+        Arc::clone(&self.device.read())
+    }
+
+    /// Opens the device anew if its disk failed: what was durable counts, the rest is fetched again.
+    ///
+    /// # Errors
+    /// That the disk fails still; the device stays as it was.
+    pub(crate) fn revive(&self, store: &Store) -> io::Result<()> {
+        let failed = self.device();
+        if !failed.is_poisoned() {
+            return Ok(());
+        }
+        let file = failed.as_fd().try_clone_to_owned()?;
+        store.forget(&failed.key());
+        let device = store
+            .adopt(&failed.key(), failed.bytes(), file)
+            .map_err(io::Error::other)?;
+        let missing = count_missing(&device, &self.map);
+        let mut current = self.device.write();
+        *current = device;
+        self.missing.store(missing, Ordering::Release);
+        drop(current);
+        tracing::warn!(blob = %self.blob, missing, "a device whose disk failed is used again");
+        Ok(())
     }
 
     /// One more source for it.
@@ -398,7 +462,8 @@ impl Served {
     /// Whether all chunks of a range are there. Blocks that no chunk of the image has don't count:
     /// nobody reads them.
     fn has(&self, range: &Range<u64>) -> bool {
-        self.device.is_present(range.clone())
+        let device = self.device();
+        device.is_present(range.clone())
             || self.map.covering(range).all(|extent| {
                 let chunks = self
                     .map
@@ -407,14 +472,20 @@ impl Served {
                 chunks.into_iter().flatten().all(|chunk| {
                     let Range { start, end } = chunk.blocks();
                     let common = start.max(range.start)..end.min(range.end);
-                    common.is_empty() || self.device.is_present(common)
+                    common.is_empty() || device.is_present(common)
                 })
             })
     }
 
     /// Whether every chunk is there.
     pub(crate) fn is_complete(&self) -> bool {
-        self.missing.load(Ordering::Acquire) == 0
+        if self.missing.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        // The count may be too low when a device was opened anew under a fill: only the store knows.
+        let missing = count_missing(&self.device(), &self.map);
+        self.missing.store(missing, Ordering::Release);
+        missing == 0
     }
 
     /// Reads stored bytes of the blob from the first source that has them.
@@ -447,7 +518,10 @@ impl Served {
     /// Counts what was filled, and logs what could not be, each extent once.
     fn note(&self, extents: &Range<u32>, unfilled: &[Unfilled]) {
         let filled = extents.len().saturating_sub(unfilled.len());
-        self.missing.fetch_sub(filled, Ordering::AcqRel);
+        let fewer = |missing: usize| Some(missing.saturating_sub(filled));
+        let _before = self
+            .missing
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
         let mut complained = self.stats.complained.lock();
         if unfilled.is_empty() {
             for extent in extents.clone() {
@@ -466,7 +540,7 @@ impl Served {
     /// The part of a device that a read is about: whole blocks, not beyond the end. A read whose size the
     /// kernel does not tell is about everything from its offset on that one readahead could want.
     fn clamp(&self, read: &Read) -> Range<u64> {
-        let end = self.device.bytes();
+        let end = self.device.read().bytes();
         let count = if read.count == 0 {
             BLOCK_BYTES
         } else {
@@ -475,6 +549,16 @@ impl Served {
         let start = read.offset.min(end);
         start..read.offset.saturating_add(count).min(end)
     }
+}
+
+/// Extents of which the device does not have every chunk.
+fn count_missing(device: &Device, map: &DeviceMap) -> usize {
+    let present = |extent| {
+        let mut chunks = map.chunks_of(extent).iter();
+        chunks.all(|chunk| device.is_present(chunk.blocks()))
+    };
+    let extents = map.extents().iter();
+    extents.filter(|extent| !present(extent)).count()
 }
 
 /// What an error of a source means for the planner.

@@ -45,6 +45,10 @@ pub(crate) enum MountError {
     NoDirectory { dir: PathBuf },
     #[error("{reference} is mounted on {dir:?} already: unmount it first")]
     Occupied { dir: PathBuf, reference: String },
+    #[error("something else is mounted on top of it on {dir:?}: unmount that first")]
+    Covered { dir: PathBuf },
+    #[error("the daemon is stopping: try again when it is gone")]
+    Stopping,
     #[error("nothing of this daemon is mounted on {dir:?}")]
     NotMounted { dir: PathBuf },
     #[error("{dir:?} is in use: end what uses it first")]
@@ -73,6 +77,8 @@ pub(crate) enum MountError {
     State(#[source] io::Error),
     #[error("failed to open the new program")]
     Executable(#[source] io::Error),
+    #[error("failed to start a thread for this")]
+    Thread(#[source] io::Error),
     #[error("the daemon failed inside: its log says more")]
     Crashed,
 }
@@ -84,11 +90,15 @@ struct Live {
     /// Digest of its manifest.
     digest: String,
     devices: Vec<Arc<Served>>,
+    /// Why not all of its devices can be served.
+    problem: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     live: Vec<Live>,
+    /// Nothing is mounted any more: nobody would serve it.
+    stopping: bool,
     /// Devices in use, and by how many mounts.
     devices: BTreeMap<Key, (Arc<Served>, usize)>,
 }
@@ -108,9 +118,19 @@ fn now() -> u64 {
 }
 
 /// The mount of one of our images on a directory, as the kernel has it.
-fn is_mounted(infos: &[MountInfo], record: &MountRecord) -> bool {
+pub(crate) fn is_mounted(infos: &[MountInfo], record: &MountRecord) -> bool {
     infos.iter().any(|info| {
         info.target == record.dir && info.filesystem == "erofs" && info.source == record.metadata
+    })
+}
+
+/// Whether something else lies on top of what is mounted.
+pub(crate) fn is_covered(infos: &[MountInfo], record: &MountRecord) -> bool {
+    // What can't be asked for can't be unmounted either, and that says why.
+    draught_mount::mount_id(&record.dir).is_ok_and(|id| {
+        infos
+            .iter()
+            .any(|info| info.id == id && info.source != record.metadata)
     })
 }
 
@@ -148,7 +168,7 @@ impl Mounts {
         if !dir.is_absolute() || !dir.is_dir() {
             return Err(MountError::NoDirectory { dir });
         }
-        if let Some(done) = self.already(&origin, &dir)? {
+        if let Some(done) = self.inner.lock().already(&origin, &dir)? {
             return Ok(done);
         }
         let failed = |error| MountError::Attach {
@@ -163,24 +183,6 @@ impl Mounts {
         self.place(worker, origin, &dir, &attached)
     }
 
-    /// A command whose worker died may come again: what it asked for may be done.
-    fn already(&self, origin: &Origin, dir: &Path) -> Result<Option<MountStatus>, MountError> {
-        let inner = self.inner.lock();
-        let here = |live: &&Live| live.record.dir == dir && !live.record.detached;
-        let Some(live) = inner.live.iter().find(here) else {
-            return Ok(None);
-        };
-        let reference = live.record.origin.reference.clone();
-        if reference != origin.reference {
-            return Err(MountError::Occupied {
-                dir: dir.to_path_buf(),
-                reference,
-            });
-        }
-        let infos = mountinfo().map_err(MountError::State)?;
-        Ok(is_mounted(&infos, &live.record).then(|| live.status()))
-    }
-
     fn place(
         &self,
         worker: &Arc<Worker>,
@@ -189,13 +191,18 @@ impl Mounts {
         attached: &Attached,
     ) -> Result<MountStatus, MountError> {
         let image = attached.name();
-        attached.keep(&worker.store).map_err(MountError::Keep)?;
         // One at a time from here on: the order of open, mark and mount is what everything rests on.
         let mut inner = self.inner.lock();
-        let mut devices = Vec::new();
-        for prepared in &attached.devices {
-            devices.push(self.acquire(worker, &mut inner, prepared)?);
+        if inner.stopping {
+            return Err(MountError::Stopping);
         }
+        inner.notice_unmounted();
+        // Somebody else may have been faster.
+        if let Some(done) = inner.already(&origin, dir)? {
+            return Ok(done);
+        }
+        attached.keep(&worker.store).map_err(MountError::Keep)?;
+        let devices = self.acquire_all(worker, &mut inner, &attached.devices)?;
         let record = MountRecord {
             dir: dir.to_path_buf(),
             image: image.clone(),
@@ -209,6 +216,7 @@ impl Mounts {
             record,
             digest: attached.record.digest.clone(),
             devices,
+            problem: None,
         };
         for served in &live.devices {
             served.add_source(Arc::clone(&attached.source));
@@ -220,7 +228,7 @@ impl Mounts {
         if result.is_err()
             && let Some(live) = inner.live.pop()
         {
-            self.release(worker, &mut inner, live);
+            self.release(worker, &mut inner, live.devices);
             if let Err(error) = self.save(worker, &inner) {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -244,14 +252,15 @@ impl Mounts {
         let listener = worker.engine.listener();
         // Complete ones too: a mount that opened a device unmarked can never be made to raise events.
         for served in &live.devices {
+            served.marked.store(true, Ordering::Release);
             listener
-                .mark(&served.device.as_fd())
+                .mark(&served.device().as_fd())
                 .map_err(MountError::Mark)?;
         }
         let paths: Vec<PathBuf> = live
             .devices
             .iter()
-            .map(|served| served.device.path().to_path_buf())
+            .map(|served| served.device().path().to_path_buf())
             .collect();
         let detached = Detached::mount(&live.record.metadata, &paths).map_err(failed)?;
         if let Err(error) = detached.set_readahead(READAHEAD_KIB) {
@@ -262,6 +271,26 @@ impl Mounts {
             worker.engine.unmark_if_complete(served);
         }
         Ok(live.status())
+    }
+
+    /// The devices of one more mount; all of them, or none.
+    fn acquire_all(
+        &self,
+        worker: &Worker,
+        inner: &mut Inner,
+        prepared: &[crate::attach::Prepared],
+    ) -> Result<Vec<Arc<Served>>, MountError> {
+        let mut devices = Vec::new();
+        for prepared in prepared {
+            match self.acquire(worker, inner, prepared) {
+                Ok(served) => devices.push(served),
+                Err(error) => {
+                    self.release(worker, inner, devices);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(devices)
     }
 
     /// A device to use for one more mount.
@@ -305,9 +334,9 @@ impl Mounts {
     }
 
     /// Lets go of a mount's devices. Nothing that could read them may be left.
-    fn release(&self, worker: &Worker, inner: &mut Inner, live: Live) {
-        for served in live.devices {
-            let key = served.device.key().0;
+    fn release(&self, worker: &Worker, inner: &mut Inner, devices: Vec<Arc<Served>>) {
+        for served in devices {
+            let key = served.device().key().0;
             let Some((_, users)) = inner.devices.get_mut(&key) else {
                 continue;
             };
@@ -316,10 +345,10 @@ impl Mounts {
                 continue;
             }
             inner.devices.remove(&key);
-            if let Err(error) = worker.engine.listener().unmark(&served.device.as_fd()) {
+            if let Err(error) = worker.engine.listener().unmark(&served.device().as_fd()) {
                 tracing::debug!(%error, "a device stays marked");
             }
-            if let Err(error) = served.device.sync() {
+            if let Err(error) = served.device().sync() {
                 tracing::warn!(%error, "a device could not be made durable");
             }
             worker.engine.remove(served.id);
@@ -355,6 +384,9 @@ impl Mounts {
         let infos = mountinfo().map_err(MountError::State)?;
         // Somebody else may have unmounted it already.
         if !live.record.detached && is_mounted(&infos, &live.record) {
+            if is_covered(&infos, &live.record) {
+                return Err(MountError::Covered { dir });
+            }
             draught_mount::unmount(&dir).map_err(|error| MountError::Busy {
                 dir,
                 source: Box::new(error),
@@ -380,13 +412,26 @@ impl Mounts {
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(gone);
         inner.live = kept;
         for live in gone {
-            self.release(worker, inner, live);
+            self.release(worker, inner, live.devices);
         }
     }
 
-    /// Looks whether mounts that lingered are gone.
+    /// Opens devices anew whose disk failed.
+    pub(crate) fn revive_devices(&self, worker: &Worker) {
+        // Under the lock, so that none is let go of in between.
+        let inner = self.inner.lock();
+        for (served, _) in inner.devices.values() {
+            if let Err(error) = served.revive(&worker.store) {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(blob = %served.blob, error, "a device's disk fails still");
+            }
+        }
+    }
+
+    /// Looks whether mounts that lingered are gone, or others were unmounted by somebody else.
     pub(crate) fn collect_detached(&self, worker: &Worker) {
         let mut inner = self.inner.lock();
+        inner.notice_unmounted();
         if !inner.live.iter().any(|live| live.record.detached) {
             return;
         }
@@ -399,13 +444,20 @@ impl Mounts {
         }
     }
 
-    /// Unmounts everything.
+    /// Unmounts everything, and mounts nothing any more if that works.
     pub(crate) fn umount_all(&self, worker: &Worker) -> Result<(), MountError> {
         let mut inner = self.inner.lock();
+        self.umount_all_of(worker, &mut inner)?;
+        // Decided while nobody can mount: what came in after would be without a daemon, and show zeros.
+        inner.stopping = true;
+        Ok(())
+    }
+
+    fn umount_all_of(&self, worker: &Worker, inner: &mut Inner) -> Result<(), MountError> {
         while let Some(index) = inner.live.iter().rposition(|live| !live.record.detached) {
-            self.umount_index(worker, &mut inner, index)?;
+            self.umount_index(worker, inner, index)?;
         }
-        self.collect(worker, &mut inner);
+        self.collect(worker, inner);
         match inner.live.first() {
             None => Ok(()),
             Some(live) => Err(MountError::Lingering {
@@ -423,33 +475,51 @@ impl Mounts {
         mut held: BTreeMap<Key, OwnedFd>,
     ) {
         let mut inner = self.inner.lock();
-        let infos = mountinfo().unwrap_or_default();
+        let infos = mountinfo();
+        let mut all_served = true;
         for mut record in state.mounts {
             // A mount that its worker did not live to make, or that somebody else took away.
-            record.detached |= !is_mounted(&infos, &record);
-            match self.restore_one(worker, &mut inner, &record, &mut held) {
-                Ok((digest, devices)) => inner.live.push(Live {
-                    record,
-                    digest,
-                    devices,
-                }),
-                Err(error) => tracing::error!(
-                    dir = %record.dir.display(),
-                    error = &error as &dyn std::error::Error,
-                    "a mount can't be served any more: reads of what is missing fail"
-                ),
+            record.detached |= infos
+                .as_ref()
+                .is_ok_and(|infos| !is_mounted(infos, &record));
+            let mut live = Live {
+                record,
+                digest: String::new(),
+                devices: Vec::new(),
+                problem: None,
+            };
+            if let Err(error) = self.restore_one(worker, &mut inner, &mut live, &mut held) {
+                // It stays listed: it can be unmounted, and the next worker may be luckier.
+                all_served = false;
+                let dir = live.record.dir.display();
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(%dir, error, "a mount can't be served: reads of what is missing fail");
+                live.problem = Some(error.to_string());
             }
+            inner.live.push(live);
         }
         self.collect(worker, &mut inner);
+        if let Err(error) = self.save(worker, &inner) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the list of mounts is old");
+        }
+        drop(inner);
+        // Devices of mounts that a worker did not live to list.
+        for key in held.keys().filter(|_| all_served) {
+            if let Err(error) = worker.link.release(key) {
+                tracing::debug!(%error, "the keeper goes on holding a device");
+            }
+        }
     }
 
     fn restore_one(
         &self,
         worker: &Arc<Worker>,
         inner: &mut Inner,
-        record: &MountRecord,
+        live: &mut Live,
         held: &mut BTreeMap<Key, OwnedFd>,
-    ) -> Result<(String, Vec<Arc<Served>>), MountError> {
+    ) -> Result<(), MountError> {
+        let record = &live.record;
         let read = |name: &str| worker.store.read_image_file(&record.image, name);
         let image = read(RECORD).and_then(|bytes| ImageRecord::decode(&bytes));
         let image = image.map_err(MountError::Keep)?;
@@ -457,7 +527,7 @@ impl Mounts {
             .engine
             .runtime()
             .block_on(open_source(&record.origin));
-        let mut devices = Vec::new();
+        live.digest = image.digest;
         for (index, device) in image.devices.iter().enumerate() {
             let torn = || MountError::Keep(io::Error::from(io::ErrorKind::InvalidData));
             let key = device.key().map_err(MountError::Keep)?;
@@ -482,9 +552,9 @@ impl Mounts {
                     "a source can't be used: only what is present can be read"
                 ),
             }
-            devices.push(served);
+            live.devices.push(served);
         }
-        Ok((image.digest, devices))
+        Ok(())
     }
 
     /// Mounts whose keeper and worker both died while they were live: they can't be served again, so
@@ -547,6 +617,35 @@ fn abandon_devices(worker: &Worker, record: &MountRecord) -> Result<(), MountErr
     Ok(())
 }
 
+impl Inner {
+    /// A command whose worker died may come again: what it asked for may be done.
+    fn already(&self, origin: &Origin, dir: &Path) -> Result<Option<MountStatus>, MountError> {
+        let here = |live: &&Live| live.record.dir == dir && !live.record.detached;
+        let Some(live) = self.live.iter().find(here) else {
+            return Ok(None);
+        };
+        let infos = mountinfo().map_err(MountError::State)?;
+        if !is_mounted(&infos, &live.record) {
+            return Ok(None);
+        }
+        let reference = live.record.origin.reference.clone();
+        if reference == origin.reference {
+            return Ok(Some(live.status()));
+        }
+        let dir = dir.to_path_buf();
+        Err(MountError::Occupied { dir, reference })
+    }
+
+    /// Notes which mounts somebody else has taken out of the directory tree.
+    fn notice_unmounted(&mut self) {
+        // If it can't be asked for, all stay what they were.
+        let Ok(infos) = mountinfo() else { return };
+        for live in &mut self.live {
+            live.record.detached |= !is_mounted(&infos, &live.record);
+        }
+    }
+}
+
 impl Live {
     fn status(&self) -> MountStatus {
         let mut status = MountStatus {
@@ -559,14 +658,14 @@ impl Live {
             bytes_present: 0,
             bytes_fetched: 0,
             faults: 0,
-            last_error: None,
+            last_error: self.problem.clone(),
         };
         for served in &self.devices {
             let chunks = served.map.chunks().iter();
             status.bytes_total += chunks
                 .map(|chunk| chunk.blocks().end - chunk.blocks().start)
                 .sum::<u64>();
-            status.bytes_present += served.device.bytes_present();
+            status.bytes_present += served.device().bytes_present();
             status.bytes_fetched += served.stats.bytes_fetched.load(Ordering::Relaxed);
             status.faults += served.stats.faults.load(Ordering::Relaxed);
             let last_error = served.stats.last_error.lock().clone();

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use draught_mount::Listener;
 use draught_store::Store;
 
 use crate::control::{DaemonStatus, Reply, Request};
@@ -18,6 +17,8 @@ use crate::state::{State, boot_id};
 
 /// How long a listener sleeps at most before it looks whether anything else is to be done.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3600);
+/// How often a listener looks whether fewer reads wait, when as many do as can.
+const CROWDED_POLL: Duration = Duration::from_millis(1);
 /// How often what was filled is made durable. A power cut loses at most this much fetched data.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
 /// Threads of the runtime: network and control; filling has threads of its own.
@@ -42,9 +43,6 @@ pub enum WorkerError {
     /// The store can't be used.
     #[error("failed to open the chunk store")]
     Store(#[source] draught_store::OpenError),
-    /// The kernel's events can't be served.
-    #[error("failed to serve the kernel's events")]
-    Events(#[source] draught_mount::ListenerError),
 }
 
 fn failed(what: &'static str) -> impl FnOnce(io::Error) -> WorkerError {
@@ -68,10 +66,7 @@ pub(crate) struct Worker {
 pub fn run(layout: &Layout, settings: draught_fill::Settings) -> Result<(), WorkerError> {
     crate::keeper::set_name(c"draught-worker");
     let inheritance = link::inherit().map_err(failed("take over from the keeper"))?;
-    draught_sys::limits::raise_open_files();
-    let listener = Listener::new(inheritance.group, inheritance.journal);
-    // Before anything opens files: the numbers of unanswered events must not be given out again.
-    let stale = listener.recover().map_err(WorkerError::Events)?;
+    let stale = inheritance.stale;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
         .max_blocking_threads(FILL_THREADS_MAX)
@@ -82,7 +77,7 @@ pub fn run(layout: &Layout, settings: draught_fill::Settings) -> Result<(), Work
     let boot = boot_id().map_err(failed("read the boot's identity"))?;
     let store = Store::open(&layout.store(), &boot).map_err(WorkerError::Store)?;
     let state = State::load(layout, &boot).map_err(failed("read the list of mounts"))?;
-    let engine = Engine::new(listener, runtime.handle().clone(), settings);
+    let engine = Engine::new(inheritance.events, runtime.handle().clone(), settings);
     let worker = Arc::new(Worker {
         layout: layout.clone(),
         store,
@@ -111,7 +106,7 @@ pub fn run(layout: &Layout, settings: draught_fill::Settings) -> Result<(), Work
         drop(tokio::spawn(async move {
             while terminate.recv().await.is_some() {}
         }));
-        server::serve(Arc::clone(&worker), inheritance.listener)
+        server::serve(Arc::clone(&worker), inheritance.control)
             .await
             .map_err(failed("serve the control socket"))
     })
@@ -146,7 +141,14 @@ fn start_threads(worker: &Arc<Worker>) -> Result<(), WorkerError> {
 /// Takes events until the group fails; then there is nothing left to do but to let the keeper start
 /// another worker, which asks the kernel anew.
 fn listen(worker: &Worker) {
+    // Each read that waits has a descriptor. Those beyond stay in the kernel's queue, where they cost us
+    // nothing: without a descriptor for the next event the group fails.
+    let files = draught_sys::limits::raise_open_files();
+    let waiting_max = usize::try_from(files / 2).unwrap_or(usize::MAX);
     loop {
+        while worker.engine.waiting() >= waiting_max {
+            std::thread::sleep(CROWDED_POLL);
+        }
         match worker.engine.listener().take(0, LISTEN_PATIENCE) {
             Ok(reads) => worker.engine.on_reads(reads),
             Err(error) => {
@@ -164,6 +166,7 @@ async fn keep_durable(worker: Arc<Worker>) {
         let synced = tokio::task::spawn_blocking(move || {
             syncing.mounts.collect_detached(&syncing);
             syncing.engine.sync();
+            syncing.mounts.revive_devices(&syncing);
         });
         if synced.await.is_err() {
             tracing::error!("making devices durable failed");
@@ -188,7 +191,12 @@ impl Worker {
                     .await
                     .map(|()| Reply::Done)
             }
-            Request::Ps => Ok(Reply::Status(self.status())),
+            Request::Ps => {
+                let worker = Arc::clone(self);
+                blocking(move || Ok(worker.status()))
+                    .await
+                    .map(Reply::Status)
+            }
             Request::Stop => {
                 let worker = Arc::clone(self);
                 match blocking(move || worker.stop()).await {
@@ -249,9 +257,18 @@ impl Worker {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, MountError> + Send + 'static,
 ) -> Result<T, MountError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or(Err(MountError::Crashed))
+    // Not one of the threads that fill: commands wait for registries and for each other.
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let spawned = std::thread::Builder::new()
+        .name("draught-command".to_owned())
+        .spawn(move || {
+            // Who asked may have hung up.
+            let _nobody_waits = sender.send(work());
+        });
+    match spawned {
+        Ok(_) => receiver.await.unwrap_or(Err(MountError::Crashed)),
+        Err(error) => Err(MountError::Thread(error)),
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> Vec<String> {
