@@ -36,6 +36,15 @@ pub enum ClientError {
         /// The end of its log.
         log: String,
     },
+    /// A path can't be told to it.
+    #[error("{path:?} can't be used: it is not UTF-8")]
+    Path {
+        /// The path.
+        path: PathBuf,
+    },
+    /// An upgrade did not work.
+    #[error("the new program did not serve; the one before goes on: the daemon's log says more")]
+    Upgrade,
     /// Talking to it failed.
     #[error("failed to talk to the daemon at {socket:?}")]
     Talk {
@@ -218,6 +227,11 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn mount(&self, origin: &Origin, dir: &Path) -> Result<MountStatus, ClientError> {
+        // What is said and kept is JSON.
+        let paths = origin.credentials.iter().map(PathBuf::as_path);
+        for path in paths.chain([dir, self.layout.root()]) {
+            tellable(path)?;
+        }
         let request = Request::Mount {
             origin: origin.clone(),
             dir: dir.to_path_buf(),
@@ -233,6 +247,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn umount(&self, dir: &Path) -> Result<(), ClientError> {
+        tellable(dir)?;
         self.done(&self.ask(&Request::Umount {
             dir: dir.to_path_buf(),
         })?)
@@ -268,6 +283,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub fn upgrade(&self, executable: &Path) -> Result<DaemonStatus, ClientError> {
+        tellable(executable)?;
         let before = self.status()?.worker_pid;
         self.done(&self.ask(&Request::Upgrade {
             executable: executable.to_path_buf(),
@@ -275,10 +291,32 @@ impl Client {
         let deadline = Instant::now() + START_PATIENCE;
         loop {
             let status = self.status()?;
-            if status.worker_pid != before || Instant::now() > deadline {
+            if status.worker_pid != before && runs(status.worker_pid, executable) {
                 return Ok(status);
+            }
+            if status.worker_pid != before || Instant::now() > deadline {
+                return Err(ClientError::Upgrade);
             }
             std::thread::sleep(START_POLL);
         }
     }
+}
+
+/// Whether that process runs that program.
+fn runs(pid: u32, executable: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let identity = |path: &Path| {
+        let found = fs_err::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    let running = identity(Path::new(&format!("/proc/{pid}/exe")));
+    running.is_some() && running == identity(executable)
+}
+
+fn tellable(path: &Path) -> Result<(), ClientError> {
+    if path.to_str().is_some() {
+        return Ok(());
+    }
+    let path = path.to_path_buf();
+    Err(ClientError::Path { path })
 }

@@ -9,34 +9,39 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use draught_mount::Listener;
+use draught_mount::{Listener, mountinfo};
 use draught_sys::fanotify::Group;
 use draught_sys::journal::Journal;
 use draught_sys::scm;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::keeper::set_name;
+use crate::keeper::{self, KeeperError, set_name};
 use crate::layout::Layout;
+use crate::mounts::{is_covered, is_mounted};
 use crate::state::{State, boot_id};
 
 /// How often the guard looks whether anybody still uses the mounts.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Starts a guard and gives the line to it.
+/// Starts a guard; gives the line to it, and its process. `share` gets the line before the guard is there,
+/// to give it to whoever else must hold it.
 pub(crate) fn spawn(
     layout: &Layout,
     executable: &OwnedFd,
     group: BorrowedFd<'_>,
     journal: BorrowedFd<'_>,
-) -> io::Result<OwnedFd> {
+    share: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+) -> io::Result<(OwnedFd, Child)> {
     let flags = SocketFlags::CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    // Never waited for: it outlives its parent, and init takes it then.
+    // Before the guard is there: one that is there knows all that it needs, whoever dies next.
+    scm::send(ours.as_fd(), b"G", &[group, journal])?;
+    share(ours.as_fd())?;
     let child = Command::new(format!("/proc/self/fd/{}", executable.as_raw_fd()))
         .arg0("draught")
         .arg("--root")
@@ -46,8 +51,7 @@ pub(crate) fn spawn(
         .process_group(0)
         .spawn()?;
     tracing::debug!(pid = child.id(), "guarded");
-    scm::send(ours.as_fd(), b"G", &[group, journal])?;
-    Ok(ours)
+    Ok((ours, child))
 }
 
 /// Whether the guard at the other end is there.
@@ -87,7 +91,13 @@ pub fn run(layout: &Layout) -> io::Result<()> {
         Arc::new(Group::from_fd(group)),
         Arc::new(Journal::map(journal)?),
     );
-    let images = take_away(layout)?;
+    // A daemon that was started in the meantime takes them away itself, and what is listed then may be its
+    // own mounts already. While the lock is held here, it waits.
+    let images = match keeper::lock(layout) {
+        Ok(_lock) => take_away(layout)?,
+        Err(KeeperError::Running { .. }) => listed(layout)?,
+        Err(error) => return Err(io::Error::other(error)),
+    };
     // Whoever waits for an answer, or comes later, gets an error.
     let mut reads = listener.recover().map_err(io::Error::other)?;
     loop {
@@ -112,7 +122,11 @@ fn take_away(layout: &Layout) -> io::Result<Vec<PathBuf>> {
     let Some(state) = State::load(layout, &boot_id()?)? else {
         return Ok(Vec::new());
     };
+    let infos = mountinfo()?;
     for record in state.mounts.iter().filter(|record| !record.detached) {
+        if !is_mounted(&infos, record) || is_covered(&infos, record) {
+            continue;
+        }
         let dir = record.dir.display();
         match draught_mount::detach(&record.dir) {
             Ok(()) => tracing::error!(%dir, "detached: mount it again"),
@@ -122,9 +136,13 @@ fn take_away(layout: &Layout) -> io::Result<Vec<PathBuf>> {
             }
         }
     }
-    Ok(state
-        .mounts
-        .into_iter()
-        .map(|record| record.metadata)
-        .collect())
+    let files = state.mounts.into_iter().map(|record| record.metadata);
+    Ok(files.collect())
+}
+
+/// The files of the metadata images that are listed.
+fn listed(layout: &Layout) -> io::Result<Vec<PathBuf>> {
+    let state = State::load(layout, &boot_id()?)?;
+    let records = state.into_iter().flat_map(|state| state.mounts);
+    Ok(records.map(|record| record.metadata).collect())
 }

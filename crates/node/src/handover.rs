@@ -36,6 +36,8 @@ pub(crate) enum ToWorker {
     Serve,
     /// The keeper holds a device that this worker gave it.
     Held,
+    /// There is another guard: this is the line to it.
+    Guard(OwnedFd),
     /// Somebody asks the keeper to stop: unmount everything and say whether that worked.
     Stop,
 }
@@ -106,9 +108,16 @@ pub(crate) fn send_to_worker(socket: BorrowedFd<'_>, message: &ToWorker) -> io::
         ToWorker::Serve => b'E',
         ToWorker::Held => b'h',
         ToWorker::Stop => b'T',
-        ToWorker::Start { .. } | ToWorker::Devices(_) => return Err(wrong("not a plain message")),
+        ToWorker::Start { .. } | ToWorker::Devices(_) | ToWorker::Guard(_) => {
+            return Err(wrong("not a plain message"));
+        }
     };
     scm::send(socket, &[byte], &[])
+}
+
+/// Gives the worker the line to another guard.
+pub(crate) fn send_guard(socket: BorrowedFd<'_>, line: BorrowedFd<'_>) -> io::Result<()> {
+    scm::send(socket, b"g", &[line])
 }
 
 /// Sends a message to the keeper.
@@ -173,6 +182,7 @@ pub(crate) fn receive_from_keeper(socket: BorrowedFd<'_>) -> io::Result<Received
         }
         b'E' => ToWorker::Serve,
         b'h' => ToWorker::Held,
+        b'g' => ToWorker::Guard(one(descriptors)?),
         b'T' => ToWorker::Stop,
         _ => return Ok(Received::Unknown),
     }))

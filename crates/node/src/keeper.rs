@@ -12,12 +12,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use draught_sys::fanotify::Group;
 use draught_sys::journal::Journal;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -29,6 +30,17 @@ use crate::layout::Layout;
 const EAGER_RESTARTS: u32 = 3;
 /// Longest wait between two starts.
 const RESTART_DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// How long the lock is asked for before another daemon is taken for running.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is asked for.
+const LOCK_POLL: Duration = Duration::from_millis(20);
+/// How long a new program may take until it serves, before the one before is used again.
+const TRIAL: Duration = Duration::from_secs(15);
+/// How long a worker may leave what it is sent lying.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(10);
+/// The pause before a guard that died is replaced.
+const GUARD_DELAY: Duration = Duration::from_millis(100);
 
 /// Why a keeper can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +57,12 @@ pub enum KeeperError {
         "no fanotify group for pre-content events (needs root and Linux 6.15 or later; \"draught probe\" says what is missing)"
     )]
     Group(#[source] io::Error),
+    /// Its workers end before they serve.
+    #[error("the worker could not start, {attempts} times: its own message says why")]
+    Worker {
+        /// Times that it was started.
+        attempts: u32,
+    },
     /// A file, socket or process failed.
     #[error("failed to {what}")]
     Io {
@@ -104,21 +122,36 @@ impl Holdings {
 }
 
 /// Takes the keeper's lock. Its descriptor is what holds it: it goes with the holdings.
-fn lock(layout: &Layout) -> Result<File, KeeperError> {
+pub(crate) fn lock(layout: &Layout) -> Result<File, KeeperError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match try_lock(layout).map_err(failed("lock the state directory"))? {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() > deadline => {
+                let root = layout.root().to_path_buf();
+                return Err(KeeperError::Running { root });
+            }
+            // One that stops removes its socket first, one that was killed is gone bit by bit, and a guard
+            // holds the lock for a moment.
+            None => std::thread::sleep(LOCK_POLL),
+        }
+    }
+}
+
+/// Takes the keeper's lock, if nobody has it.
+fn try_lock(layout: &Layout) -> io::Result<Option<File>> {
     let lock = fs_err::OpenOptions::new()
         .create(true)
         .truncate(false)
         .read(true)
         .write(true)
-        .open(layout.keeper_lock())
-        .map_err(failed("open the lock"))?;
+        .open(layout.keeper_lock())?;
     let lock = lock.into_parts().0;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        KeeperError::Running {
-            root: layout.root().to_path_buf(),
-        }
-    })?;
-    Ok(lock)
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(lock)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// How the keeper ended.
@@ -134,8 +167,13 @@ struct Keeper<'a> {
     environment: &'a [(&'static str, String)],
     holdings: Holdings,
     executable: OwnedFd,
+    /// What `executable` was until an upgrade that has not served yet.
+    previous: Option<OwnedFd>,
+    guard_process: Option<Child>,
     signals: OwnedFd,
     failures: u32,
+    /// Whether this worker has served.
+    served: bool,
     quit: bool,
 }
 
@@ -159,6 +197,8 @@ pub(crate) fn run_with(
     holdings: Holdings,
     environment: &[(&'static str, String)],
 ) -> Result<(), KeeperError> {
+    // It holds a descriptor of every device.
+    draught_sys::limits::raise_open_files();
     let executable = fs_err::File::open("/proc/self/exe")
         .map(|file| file.into_parts().0)
         .map_err(failed("open the executable"))?
@@ -177,14 +217,24 @@ pub(crate) fn run_with(
         environment,
         holdings,
         executable,
+        previous: None,
+        guard_process: None,
         signals,
         failures: 0,
+        served: false,
         quit: false,
     };
     loop {
         if keeper.run_worker()? == Turn::End {
-            let _gone = fs_err::remove_file(layout.socket());
+            keeper.end();
             return Ok(());
+        }
+        keeper.fall_back();
+        let attempts = keeper.failures;
+        if keeper.holdings.fresh && attempts >= EAGER_RESTARTS {
+            // Nobody was ever served, so nobody waits: whoever started this is to see that it failed.
+            keeper.end();
+            return Err(KeeperError::Worker { attempts });
         }
         keeper.delay();
     }
@@ -219,6 +269,7 @@ impl Keeper<'_> {
             // A terminal's Ctrl-C is for the keeper, which stops in order.
             .process_group(0)
             .spawn()?;
+        set_socket_timeout(&ours, Timeout::Send, Some(HANDOVER_PATIENCE))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = pid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
@@ -227,6 +278,50 @@ impl Keeper<'_> {
             pidfd,
             socket: ours,
         })
+    }
+
+    /// Leaves nothing behind.
+    fn end(&mut self) {
+        self.holdings.guard.iter().for_each(guard::dismiss);
+        let _gone = fs_err::remove_file(self.layout.socket());
+    }
+
+    /// Goes back to the program before an upgrade, if the new one ended without having served.
+    fn fall_back(&mut self) {
+        if self.served {
+            return;
+        }
+        if let Some(previous) = self.previous.take() {
+            tracing::error!("the new program did not serve: going on with the one before");
+            self.executable = previous;
+            self.failures = 0;
+        }
+    }
+
+    /// Replaces a guard that died; the worker gets the line to the new one first.
+    fn replace_guard(&mut self, worker: &Worker) {
+        tracing::error!("the guard is gone: starting another");
+        std::thread::sleep(GUARD_DELAY);
+        self.holdings.guard = None;
+        if let Err(error) =
+            self.start_guard(|line| handover::send_guard(worker.socket.as_fd(), line))
+        {
+            tracing::error!(%error, "failed to start a guard");
+        }
+    }
+
+    fn start_guard(
+        &mut self,
+        share: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> io::Result<OwnedFd> {
+        if let Some(mut gone) = self.guard_process.take() {
+            let _status = gone.try_wait();
+        }
+        let Holdings { group, journal, .. } = &self.holdings;
+        let (group, journal) = (group.as_fd(), journal.as_fd());
+        let (line, child) = guard::spawn(self.layout, &self.executable, group, journal, share)?;
+        self.guard_process = Some(child);
+        self.holdings.guard.insert(line).try_clone()
     }
 
     /// The line to the guard; a guard is started if there is none.
@@ -239,14 +334,7 @@ impl Keeper<'_> {
         {
             return line.try_clone();
         }
-        let Holdings { group, journal, .. } = &self.holdings;
-        let line = guard::spawn(
-            self.layout,
-            &self.executable,
-            group.as_fd(),
-            journal.as_fd(),
-        )?;
-        self.holdings.guard.insert(line).try_clone()
+        self.start_guard(|_| Ok(()))
     }
 
     fn hand_over(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
@@ -274,6 +362,7 @@ impl Keeper<'_> {
 
     /// Starts a worker and serves it until it ends.
     fn run_worker(&mut self) -> Result<Turn, KeeperError> {
+        self.served = false;
         let mut worker = match self.spawn() {
             Ok(worker) => worker,
             Err(error) => {
@@ -285,27 +374,24 @@ impl Keeper<'_> {
         self.failures += 1;
         if let Err(error) = self.hand_over(worker.socket.as_fd()) {
             tracing::error!(%error, "failed to hand over to the worker");
+            let _ending = worker.child.kill();
         }
         self.serve(&mut worker)?;
-        if self.quit {
-            self.holdings.guard.iter().for_each(guard::dismiss);
-            return Ok(Turn::End);
-        }
-        Ok(Turn::Again)
+        Ok(if self.quit { Turn::End } else { Turn::Again })
     }
 
     fn serve(&mut self, worker: &mut Worker) -> Result<(), KeeperError> {
+        let deadline = Instant::now() + TRIAL;
         loop {
-            let mut fds = [
-                PollFd::new(&worker.pidfd, PollFlags::IN),
-                PollFd::new(&worker.socket, PollFlags::IN),
-                PollFd::new(&self.signals, PollFlags::IN),
-            ];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(failed("wait for the worker")(errno.into())),
+            let on_trial = self.previous.is_some() && !self.served;
+            if on_trial && Instant::now() >= deadline {
+                let _ending = worker.child.kill();
             }
-            let [ended, message, signal] = fds.map(|fd| !fd.revents().is_empty());
+            let [ended, message, signal, unguarded] =
+                self.wait(worker, on_trial.then_some(deadline))?;
+            if unguarded && !ended {
+                self.replace_guard(worker);
+            }
             // Messages first: a worker that has died may have said something before.
             if message && self.receive(worker) == Turn::Again {
                 continue;
@@ -328,6 +414,26 @@ impl Keeper<'_> {
         }
     }
 
+    /// Waits for the worker's end, a message, a signal or the guard's end, and says which it is.
+    fn wait(&self, worker: &Worker, until: Option<Instant>) -> Result<[bool; 4], KeeperError> {
+        let mut fds = [
+            PollFd::new(&worker.pidfd, PollFlags::IN),
+            PollFd::new(&worker.socket, PollFlags::IN),
+            PollFd::new(&self.signals, PollFlags::IN),
+            // Only its end is waited for. Without a guard: asked about twice.
+            PollFd::new(
+                self.holdings.guard.as_ref().unwrap_or(&self.signals),
+                PollFlags::empty(),
+            ),
+        ];
+        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(fds.map(|fd| !fd.revents().is_empty())),
+            Err(errno) => Err(failed("wait for the worker")(errno.into())),
+        }
+    }
+
     /// Takes one message. `End`: there will be no more.
     fn receive(&mut self, worker: &mut Worker) -> Turn {
         let message = match handover::receive_from_worker(worker.socket.as_fd()) {
@@ -342,6 +448,8 @@ impl Keeper<'_> {
         match message {
             ToKeeper::Serving => {
                 self.failures = 0;
+                self.served = true;
+                self.previous = None;
                 self.holdings.fresh = false;
             }
             ToKeeper::Hold(key, fd) => {
@@ -355,7 +463,10 @@ impl Keeper<'_> {
             }
             ToKeeper::Quit => self.quit = true,
             ToKeeper::Busy => tracing::warn!("not stopping: something is mounted and in use"),
-            ToKeeper::Upgrade(executable) => self.executable = executable,
+            ToKeeper::Upgrade(executable) => {
+                let before = std::mem::replace(&mut self.executable, executable);
+                self.previous.get_or_insert(before);
+            }
         }
         Turn::Again
     }

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use draught_mount::{Listener, Read};
 use draught_sys::fanotify::Group;
 use draught_sys::journal::Journal;
 use parking_lot::Mutex;
@@ -22,9 +23,10 @@ use crate::layout::Layout;
 #[derive(Debug)]
 pub(crate) struct Inheritance {
     pub(crate) fresh: bool,
-    pub(crate) group: Arc<Group>,
-    pub(crate) journal: Arc<Journal>,
-    pub(crate) listener: OwnedFd,
+    pub(crate) events: Listener,
+    /// What earlier workers took and did not answer.
+    pub(crate) stale: Vec<Read>,
+    pub(crate) control: OwnedFd,
     pub(crate) devices: BTreeMap<Key, OwnedFd>,
     pub(crate) link: Link,
 }
@@ -53,36 +55,43 @@ fn unexpected(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text.to_owned())
 }
 
+/// What the first message brings.
+struct Beginning {
+    fresh: bool,
+    events: Listener,
+    stale: Vec<Read>,
+    control: OwnedFd,
+    estate: Estate,
+}
+
 /// Receives from the keeper, on the standard input, all that a worker needs to begin.
 pub(crate) fn inherit() -> io::Result<Inheritance> {
+    // More descriptors come than the usual limit allows.
+    draught_sys::limits::raise_open_files();
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
-    let mut start = None;
+    let mut beginning = None;
     let mut devices = BTreeMap::new();
     loop {
         match handover::receive_from_keeper(socket.as_fd())? {
             Received::End => return Err(unexpected("the keeper hung up")),
             Received::Message(ToWorker::Start { fresh, descriptors }) => {
-                start = Some((fresh, descriptors));
+                beginning = Some(begin(fresh, descriptors)?);
             }
             Received::Message(ToWorker::Devices(batch)) => devices.extend(batch),
             Received::Message(ToWorker::Serve) => break,
             _ => {}
         }
     }
-    let (fresh, [group, journal, listener, lock, guard]) =
-        start.ok_or_else(|| unexpected("the keeper sent no descriptors"))?;
-    let mut copies = BTreeMap::new();
+    let Beginning {
+        fresh,
+        events,
+        stale,
+        control,
+        mut estate,
+    } = beginning.ok_or_else(|| unexpected("the keeper sent no descriptors"))?;
     for (key, fd) in &devices {
-        copies.insert(*key, fd.try_clone()?);
+        estate.devices.insert(*key, fd.try_clone()?);
     }
-    let estate = Estate {
-        group: group.try_clone()?,
-        journal: journal.try_clone()?,
-        listener: listener.try_clone()?,
-        lock,
-        guard,
-        devices: copies,
-    };
     let (acknowledge, held) = sync_channel(1);
     let link = Link {
         socket,
@@ -92,11 +101,39 @@ pub(crate) fn inherit() -> io::Result<Inheritance> {
     };
     Ok(Inheritance {
         fresh,
-        group: Arc::new(Group::from_fd(group)),
-        journal: Arc::new(Journal::map(journal)?),
-        listener,
+        events,
+        stale,
+        control,
         devices,
         link,
+    })
+}
+
+/// Takes the journal up. At once, while this process has no descriptors but those that it keeps to its end:
+/// the numbers of unanswered events must not be given out again, and one that something else has now must
+/// not become free while its event waits.
+fn begin(
+    fresh: bool,
+    descriptors: [OwnedFd; handover::START_DESCRIPTORS],
+) -> io::Result<Beginning> {
+    let [group, journal, control, lock, guard] = descriptors;
+    let estate = Estate {
+        group: group.try_clone()?,
+        journal: journal.try_clone()?,
+        listener: control.try_clone()?,
+        lock,
+        guard,
+        devices: BTreeMap::new(),
+    };
+    let (group, journal) = (Group::from_fd(group), Journal::map(journal)?);
+    let events = Listener::new(Arc::new(group), Arc::new(journal));
+    let stale = events.recover().map_err(io::Error::other)?;
+    Ok(Beginning {
+        fresh,
+        events,
+        stale,
+        control,
+        estate,
     })
 }
 
@@ -149,6 +186,14 @@ impl Link {
                     let _nobody_waits = self.acknowledge.try_send(());
                 }
                 Ok(Received::Message(ToWorker::Stop)) => stop(),
+                Ok(Received::Message(ToWorker::Guard(line))) => {
+                    // Under the old one's number, which must not become free.
+                    let mut holdings = self.holdings.lock();
+                    let flags = rustix::io::DupFlags::CLOEXEC;
+                    if let Err(errno) = rustix::io::dup3(&line, &mut holdings.guard, flags) {
+                        tracing::error!(%errno, "the line to the new guard is lost");
+                    }
+                }
                 Ok(Received::End) => break,
                 Ok(_) => {}
                 Err(error) => {
