@@ -5,8 +5,12 @@
     reason = "helpers of tests are tests: what fails in them fails the test"
 )]
 
+mod crowded;
+mod failed_start;
+mod failing_disk;
 mod full_disk;
 mod harness;
 mod heals;
 mod serves;
+mod stacked;
 mod survives;
