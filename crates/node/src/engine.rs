@@ -459,6 +459,13 @@ impl Served {
         self.sources.write().push(source);
     }
 
+    /// One source less.
+    pub(crate) fn remove_source(&self, source: &Arc<dyn Source>) {
+        let is_it =
+            |one: &Arc<dyn Source>| std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(source));
+        self.sources.write().retain(|one| !is_it(one));
+    }
+
     /// Whether all chunks of a range are there. Blocks that no chunk of the image has don't count:
     /// nobody reads them.
     fn has(&self, range: &Range<u64>) -> bool {

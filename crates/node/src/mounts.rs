@@ -10,6 +10,7 @@ use std::time::SystemTime;
 
 use draught_fill::DeviceId;
 use draught_mount::{Detached, MountInfo, mountinfo};
+use draught_source::Source;
 use draught_store::{Device, DeviceKey};
 use parking_lot::Mutex;
 
@@ -90,6 +91,8 @@ struct Live {
     /// Digest of its manifest.
     digest: String,
     devices: Vec<Arc<Served>>,
+    /// What it brought to its devices; goes with it, or its connections would stay.
+    source: Option<Arc<dyn Source>>,
     /// Why not all of its devices can be served.
     problem: Option<String>,
 }
@@ -216,6 +219,7 @@ impl Mounts {
             record,
             digest: attached.record.digest.clone(),
             devices,
+            source: Some(Arc::clone(&attached.source)),
             problem: None,
         };
         for served in &live.devices {
@@ -228,6 +232,7 @@ impl Mounts {
         if result.is_err()
             && let Some(live) = inner.live.pop()
         {
+            live.take_source();
             self.release(worker, &mut inner, live.devices);
             if let Err(error) = self.save(worker, &inner) {
                 tracing::warn!(
@@ -412,6 +417,7 @@ impl Mounts {
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(gone);
         inner.live = kept;
         for live in gone {
+            live.take_source();
             self.release(worker, inner, live.devices);
         }
     }
@@ -486,6 +492,7 @@ impl Mounts {
                 record,
                 digest: String::new(),
                 devices: Vec::new(),
+                source: None,
                 problem: None,
             };
             if let Err(error) = self.restore_one(worker, &mut inner, &mut live, &mut held) {
@@ -554,6 +561,7 @@ impl Mounts {
             }
             live.devices.push(served);
         }
+        live.source = source.ok();
         Ok(())
     }
 
@@ -647,6 +655,13 @@ impl Inner {
 }
 
 impl Live {
+    /// Takes from its devices what it brought.
+    fn take_source(&self) {
+        for (served, source) in self.devices.iter().zip(self.source.iter().cycle()) {
+            served.remove_source(source);
+        }
+    }
+
     fn status(&self) -> MountStatus {
         let mut status = MountStatus {
             reference: self.record.origin.reference.clone(),

@@ -107,3 +107,29 @@ fn a_mount_in_another_namespace_is_served_though_its_image_is_mounted_and_unmoun
         "wrong bytes in the other namespace"
     );
 }
+
+#[test]
+fn mounting_again_and_again_beside_another_mount_takes_no_more_descriptors() {
+    let Some(mut stage) = Stage::new() else {
+        return;
+    };
+    stage.start(&[]);
+    succeed(&stage.mount());
+    let dir = stage.scratch.dir("again");
+    let dir = dir.to_str().unwrap();
+    let again = || {
+        succeed(&stage.draught(&["mount", &stage.reference(), dir]));
+        succeed(&stage.draught(&["umount", dir]));
+    };
+    again();
+    let worker = stage.status()["worker_pid"].as_u64().unwrap();
+    let descriptors = || {
+        fs_err::read_dir(format!("/proc/{worker}/fd"))
+            .unwrap()
+            .count()
+    };
+    let before = descriptors();
+    (0..30).for_each(|_| again());
+    eventually("they are as many as before", || descriptors() <= before + 3);
+    stage.assert_all_right();
+}
