@@ -28,7 +28,7 @@ fn mounts_that_wait_for_their_registry_keep_no_reader_waiting() {
     let other = stage.registry.reference("other:latest");
     let mut mounts: Vec<_> = (0..HUNG_MOUNTS)
         .map(|index| {
-            let dir = stage.scratch.dir(&format!("hung-{index}"));
+            let dir = stage.scratch.dir(format!("hung-{index}"));
             stage
                 .command(&["mount", &other, dir.to_str().unwrap()])
                 .stderr(Stdio::null())

@@ -6,6 +6,21 @@ use draught_testkit::{MountGuard, need};
 
 use crate::harness::{Stage, eventually, succeed};
 
+/// Reads all files: each is right, or there is an error. Gives the number of errors.
+fn errors(stage: &Stage, names: &[&str]) -> usize {
+    let mut failed = 0;
+    for name in names {
+        match stage.read(name) {
+            Ok(same) => assert!(same, "{name} has wrong bytes"),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(5), "{name}");
+                failed += 1;
+            }
+        }
+    }
+    failed
+}
+
 #[test]
 fn what_a_failing_disk_lost_is_fetched_again_once_it_is_repaired() {
     let Some(mut stage) = Stage::new() else {
@@ -57,22 +72,8 @@ fn what_a_failing_disk_lost_is_fetched_again_once_it_is_repaired() {
     stage.start(&[]);
     succeed(&stage.mount());
     let names = stage.readable();
-    // The data is right for as long as it is in memory; or there is an error.
-    let read_all = |stage: &Stage| {
-        let mut failed = 0;
-        for name in &names {
-            match stage.read(name) {
-                Ok(same) => assert!(same, "{name} has wrong bytes"),
-                Err(error) => {
-                    assert_eq!(error.raw_os_error(), Some(5), "{name}");
-                    failed += 1;
-                }
-            }
-        }
-        failed
-    };
     eventually("the disk has failed", || {
-        read_all(&stage);
+        errors(&stage, &names);
         let log = stage.log();
         log.contains("could not be made durable") || log.contains("is not durable")
     });
@@ -84,7 +85,7 @@ fn what_a_failing_disk_lost_is_fetched_again_once_it_is_repaired() {
             .unwrap(),
     );
     eventually("the device is used again", || {
-        stage.log().contains("is used again") && read_all(&stage) == 0
+        stage.log().contains("is used again") && errors(&stage, &names) == 0
     });
     stage.assert_all_right();
     succeed(&stage.umount());
