@@ -80,8 +80,13 @@ pub(crate) struct Stage {
 #[track_caller]
 pub(crate) fn succeed(output: &Output) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {stderr}", output.status);
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{}: {stderr}{stdout}",
+        output.status
+    );
+    stdout
 }
 
 impl Stage {

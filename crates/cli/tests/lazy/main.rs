@@ -8,6 +8,7 @@
 mod crowded;
 mod failed_start;
 mod failing_disk;
+mod foreign;
 mod full_disk;
 mod harness;
 mod heals;
