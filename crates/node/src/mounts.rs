@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use draught_fill::DeviceId;
 use draught_mount::{Detached, MountInfo, mountinfo};
@@ -30,6 +30,11 @@ pub(crate) const RECORD: &str = "image.json";
 /// How far the kernel reads ahead, in KiB. Measured: 128, its default, makes events of 128 KiB and
 /// twelve times as many as this, which makes them of 4 MiB at most.
 const READAHEAD_KIB: u32 = 2048;
+/// How long a stop waits for the kernel to let go of what was just unmounted: it may still be reading
+/// ahead, or closing files in the background.
+const LINGER_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it looks.
+const LINGER_POLL: Duration = Duration::from_millis(10);
 /// The name of the only transport so far.
 pub(crate) const FANOTIFY: &str = "fanotify";
 
@@ -463,13 +468,19 @@ impl Mounts {
         while let Some(index) = inner.live.iter().rposition(|live| !live.record.detached) {
             self.umount_index(worker, inner, index)?;
         }
-        self.collect(worker, inner);
-        match inner.live.first() {
-            None => Ok(()),
-            Some(live) => Err(MountError::Lingering {
-                dir: live.record.dir.clone(),
-                reference: live.record.origin.reference.clone(),
-            }),
+        let deadline = Instant::now() + LINGER_PATIENCE;
+        loop {
+            self.collect(worker, inner);
+            let Some(live) = inner.live.first() else {
+                return Ok(());
+            };
+            if Instant::now() > deadline {
+                return Err(MountError::Lingering {
+                    dir: live.record.dir.clone(),
+                    reference: live.record.origin.reference.clone(),
+                });
+            }
+            std::thread::sleep(LINGER_POLL);
         }
     }
 
