@@ -109,3 +109,25 @@ fn sorted(dir: &Path) -> Result<IntoIter<DirEntry>> {
     entries.sort_by_key(DirEntry::file_name);
     Ok(entries.into_iter())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_sees_everything_and_a_fingerprint_what_is_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        fs_err::create_dir_all(dir.join("a/b")).unwrap();
+        fs_err::write(dir.join("a/b/file"), b"12345").unwrap();
+        fs_err::write(dir.join("z"), b"123").unwrap();
+        let stat = stat_all(dir).unwrap();
+        assert_eq!((stat.entries, stat.bytes), (4, 0));
+        let read = read_all(dir).unwrap();
+        assert_eq!((read.entries, read.bytes), (4, 8));
+        let before = fingerprint(dir).unwrap();
+        assert_eq!(fingerprint(dir).unwrap(), before);
+        fs_err::write(dir.join("z"), b"124").unwrap();
+        assert_ne!(fingerprint(dir).unwrap(), before);
+    }
+}
