@@ -171,6 +171,25 @@ impl Group {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// What stands in for a group where there can be none: it is passed on like one, and raises no events.
+    ///
+    /// # Errors
+    /// What opening `/dev/null` says.
+    pub fn none() -> io::Result<Self> {
+        let null = std::fs::OpenOptions::new().read(true).open("/dev/null")?;
+        Ok(Self(null.into()))
+    }
+
+    /// Whether this is a group and not [what stands in](Self::none) for one.
+    #[must_use]
+    pub fn raises_events(&self) -> bool {
+        let is_device = |stat: &rustix::fs::Stat| {
+            let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+            kind == rustix::fs::FileType::CharacterDevice
+        };
+        !rustix::fs::fstat(&self.0).is_ok_and(|stat| is_device(&stat))
+    }
+
     /// A group from a descriptor that another process passed on.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {

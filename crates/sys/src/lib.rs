@@ -12,4 +12,5 @@ pub mod inherit;
 pub mod journal;
 pub mod lease;
 pub mod limits;
+pub mod resident;
 pub mod scm;
