@@ -3,7 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use draught_digest::Digest;
+
 use crate::key::DeviceKey;
+use crate::table::TableFault;
 
 /// Why a store can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +93,50 @@ pub enum DeviceError {
         /// The device.
         key: DeviceKey,
     },
+    /// A device can't be made of these chunks.
+    #[error("chunk {index} of the device, at {place}, is refused: {reason}")]
+    Chunk {
+        /// Which of the chunks.
+        index: u64,
+        /// Where it should begin.
+        place: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The device is there already. What belongs where on it never changes.
+    #[error("device {key} exists: open it, or choose another key")]
+    Exists {
+        /// The device.
+        key: DeviceKey,
+    },
+    /// Nothing says what belongs where on the device: it is not there, was made by an earlier version, or
+    /// lost its table.
+    #[error("device {key} has no chunk table: remove it and attach its images again")]
+    NoTable {
+        /// The device.
+        key: DeviceKey,
+    },
+    /// What says so can't be believed.
+    #[error(
+        "the chunk table {} is not believed: remove its device and attach its images again",
+        path.display()
+    )]
+    Table {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: TableFault,
+    },
+    /// No chunk of the device begins there, or one whose digest is another.
+    #[error("device {key} has no chunk at {place} of which {digest} can be the digest")]
+    NoChunk {
+        /// The device.
+        key: DeviceKey,
+        /// Where it should begin.
+        place: u64,
+        /// The digest that it should have.
+        digest: Digest,
+    },
     /// The disk is full.
     #[error("no space is left to create {}: free some on its filesystem", path.display())]
     NoSpace {
@@ -144,10 +191,21 @@ pub enum WriteError {
         /// The data file.
         path: PathBuf,
     },
+    /// The filesystem can't give back space. The blocks are not present any more, and still take it.
+    #[error(
+        "the filesystem of {} can't give back a part of a file: use one that can, or remove the device",
+        path.display()
+    )]
+    NoHoles {
+        /// The data file.
+        path: PathBuf,
+        /// What the filesystem said.
+        source: io::Error,
+    },
     /// The range does not begin at a block or does not end within the device. Nothing was done.
     #[error(
-        "bytes {start}..{end} can't be written to {}: a range begins at a multiple of {} and ends \
-         within the device's {device_bytes} bytes",
+        "bytes {start}..{end} of {} can't be changed: a range begins at a multiple of {} and ends \
+         within the device's {device_bytes} bytes, at such a multiple where it is punched",
         path.display(),
         crate::BLOCK_BYTES
     )]

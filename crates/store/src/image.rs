@@ -1,10 +1,13 @@
 //! Small files that belong to an image, each replaced whole.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::layout::{UNFINISHED, create_dir, replace, sync_dir};
+use parking_lot::Mutex;
+
+use crate::layout::{UNFINISHED, create_dir, replace, replace_soon, sync_dir};
 
 /// The most bytes of one file of an image. The largest such file is an image's metadata: a GiB holds
 /// that of ten million files.
@@ -14,11 +17,16 @@ pub const IMAGE_FILE_BYTES_MAX: u64 = 1 << 30;
 #[derive(Debug)]
 pub(crate) struct Images {
     dir: PathBuf,
+    /// Files that were written and not made durable.
+    soon: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Images {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self {
+            dir,
+            soon: Mutex::default(),
+        }
     }
 
     pub(crate) fn dir(&self, image: &str) -> PathBuf {
@@ -30,15 +38,53 @@ impl Images {
     }
 
     pub(crate) fn put(&self, image: &str, file: &str, bytes: &[u8]) -> io::Result<()> {
-        if u64::try_from(bytes.len()).is_ok_and(|bytes| bytes > IMAGE_FILE_BYTES_MAX) {
-            return Err(too_large(&self.file(image, file)));
-        }
+        let path = self.file(image, file);
+        check_size(&path, bytes)?;
         let dir = self.dir(image);
-        if !dir.is_dir() {
-            create_dir(&dir)?;
+        let is_new = !dir.is_dir();
+        create_dir(&dir)?;
+        // One that was made soon is not durable yet.
+        if is_new || self.soon.lock().iter().any(|path| path.starts_with(&dir)) {
             sync_dir(&self.dir)?;
         }
-        replace(&self.file(image, file), bytes)
+        replace(&path, bytes)
+    }
+
+    pub(crate) fn put_soon(&self, image: &str, file: &str, bytes: &[u8]) -> io::Result<()> {
+        let path = self.file(image, file);
+        check_size(&path, bytes)?;
+        create_dir(&self.dir(image))?;
+        // Remembered first: a synchronization that begins in between finds the old file or the new one.
+        self.soon.lock().insert(path.clone());
+        replace_soon(&path, bytes)?;
+        self.soon.lock().insert(path);
+        Ok(())
+    }
+
+    /// Makes durable what `before` does, and then the files that were put soon.
+    pub(crate) fn sync(&self, before: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        // Taken first: a file that is put while this runs may speak of a table that is written meanwhile.
+        let paths = std::mem::take(&mut *self.soon.lock());
+        let synced = before().and_then(|()| self.sync_files(&paths));
+        if synced.is_err() {
+            self.soon.lock().extend(paths);
+        }
+        synced
+    }
+
+    fn sync_files(&self, paths: &BTreeSet<PathBuf>) -> io::Result<()> {
+        let mut dirs = BTreeSet::new();
+        for path in paths {
+            unless_removed(fs_err::File::open(path).and_then(|file| file.sync_data()))?;
+            dirs.extend(path.parent());
+        }
+        for dir in &dirs {
+            unless_removed(sync_dir(dir))?;
+        }
+        if dirs.is_empty() {
+            return Ok(());
+        }
+        sync_dir(&self.dir)
     }
 
     pub(crate) fn read(&self, image: &str, file: &str) -> io::Result<Vec<u8>> {
@@ -64,6 +110,7 @@ impl Images {
 
     pub(crate) fn remove(&self, image: &str) -> io::Result<()> {
         let dir = self.dir(image);
+        self.soon.lock().retain(|path| !path.starts_with(&dir));
         // Renamed first: an image is there whole, or not at all.
         let unfinished = self.dir.join(format!("{UNFINISHED}{}", encode(image)));
         remove_dir_if_there(&unfinished)?;
@@ -78,10 +125,22 @@ impl Images {
 }
 
 fn remove_dir_if_there(dir: &Path) -> io::Result<()> {
-    match fs_err::remove_dir_all(dir) {
+    unless_removed(fs_err::remove_dir_all(dir))
+}
+
+/// A file whose image was removed needs not be durable.
+fn unless_removed(done: io::Result<()>) -> io::Result<()> {
+    match done {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+fn check_size(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if u64::try_from(bytes.len()).is_ok_and(|bytes| bytes > IMAGE_FILE_BYTES_MAX) {
+        return Err(too_large(path));
+    }
+    Ok(())
 }
 
 fn too_large(path: &Path) -> io::Error {

@@ -46,7 +46,7 @@ impl Layout {
         create_dir(&layout.devices).map_err(io("create the directory of devices"))?;
         create_dir(&layout.images).map_err(io("create the directory of images"))?;
         sync_dir(root).map_err(io("make durable the directories"))?;
-        for dir in [root, &layout.images] {
+        for dir in [root, &layout.images, &layout.devices] {
             sweep(dir).map_err(io("remove unfinished files"))?;
         }
         Ok(layout)
@@ -131,6 +131,20 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
 
 /// Makes `bytes` the content of the file `path`: after a crash it has its old content or its new one.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_after(path, bytes, fs_err::File::sync_all)?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes `bytes` the content of the file `path` for whoever reads it from now on, and nothing durable.
+pub(crate) fn replace_soon(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_after(path, bytes, |_| Ok(()))
+}
+
+fn replace_after(
+    path: &Path,
+    bytes: &[u8],
+    sync: impl FnOnce(&fs_err::File) -> io::Result<()>,
+) -> io::Result<()> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -145,15 +159,14 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         .open(&unfinished)
         .and_then(|mut file| {
             file.write_all(bytes)?;
-            file.sync_all()
+            sync(&file)
         })
         .and_then(|()| fs_err::rename(&unfinished, path));
-    if let Err(error) = written {
+    if written.is_err() {
         // A full disk is no place to leave halves behind; what can't be removed now is later.
         drop(fs_err::remove_file(&unfinished));
-        return Err(error);
     }
-    sync_dir(dir)
+    written
 }
 
 /// Removes what earlier processes left unfinished in `dir`.

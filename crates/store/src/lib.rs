@@ -7,6 +7,8 @@
 //! version               the layout's version
 //! devices/<key>.data    a sparse file of 4 KiB blocks: what the kernel reads
 //! devices/<key>.map     which of its blocks are present
+//! devices/<key>.chunks  which chunks belong where on it
+//! devices/<key>.twins   other digests of these chunks
 //! images/<name>/…       small files that belong to an image, replaced whole
 //! ```
 //!
@@ -36,13 +38,20 @@
 
 mod device;
 mod error;
+mod find;
 mod image;
+mod index;
 mod key;
 mod layout;
 mod store;
+mod table;
+mod tables;
 
 pub use device::{BLOCK_BYTES, DEVICE_BYTES_MAX, Device};
 pub use error::{DeviceError, OpenError, WriteError};
+pub use find::{Found, IndexStats};
 pub use image::IMAGE_FILE_BYTES_MAX;
 pub use key::{DeviceKey, ParseDeviceKeyError};
 pub use store::Store;
+pub use table::{TableChunk, TableFault};
+pub use tables::DeviceUsage;

@@ -14,6 +14,7 @@ use crate::error::{DeviceError, OpenError};
 use crate::image::Images;
 use crate::key::DeviceKey;
 use crate::layout::{Layout, sync_dir};
+use crate::tables::Tables;
 
 /// The bytes of a node: devices that the kernel reads, and files that belong to images.
 ///
@@ -21,14 +22,16 @@ use crate::layout::{Layout, sync_dir};
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
-    opener: Opener,
-    images: Images,
-    table: Mutex<Table>,
+    pub(crate) opener: Opener,
+    pub(crate) images: Images,
+    pub(crate) opened: Mutex<Opened>,
+    pub(crate) tables: Tables,
     _layout: Layout,
 }
 
+/// The devices that are open.
 #[derive(Debug, Default)]
-struct Table {
+pub(crate) struct Opened {
     entries: BTreeMap<DeviceKey, Entry>,
     /// Devices that were poisoned when they were forgotten. Their maps say so too, if the disk let them.
     poisoned: BTreeSet<DeviceKey>,
@@ -62,11 +65,17 @@ impl Store {
                     source,
                 }
             })?;
+        opener.sweep().map_err(|source| OpenError::Io {
+            root: root.to_owned(),
+            action: "remove what is left of devices",
+            source,
+        })?;
         Ok(Self {
             root: root.to_owned(),
             opener,
             images: Images::new(layout.images.clone()),
-            table: Mutex::default(),
+            opened: Mutex::default(),
+            tables: Tables::default(),
             _layout: layout,
         })
     }
@@ -88,13 +97,13 @@ impl Store {
     /// If there can be no device of that size, it is open with another one, or the filesystem refuses. A
     /// map that can't be believed is no error: the device then starts empty, and a warning says why.
     pub fn device(&self, key: &DeviceKey, bytes: u64) -> Result<Arc<Device>, DeviceError> {
-        let mut table = self.table.lock();
-        if let Some(device) = table.open_device(key) {
+        let mut opened = self.opened.lock();
+        if let Some(device) = opened.open_device(key) {
             return same_size(device, bytes);
         }
-        let believe_volatile = !table.poisoned.contains(key);
+        let believe_volatile = opened.believes_volatile(key);
         let device = self.opener.open(key, bytes, believe_volatile)?;
-        Ok(table.keep(device))
+        Ok(opened.keep(device))
     }
 
     /// Opens a device through `file`, a read-write descriptor of its data file, without opening that
@@ -110,27 +119,27 @@ impl Store {
         bytes: u64,
         file: OwnedFd,
     ) -> Result<Arc<Device>, DeviceError> {
-        let mut table = self.table.lock();
-        if let Some(device) = table.open_device(key) {
+        let mut opened = self.opened.lock();
+        if let Some(device) = opened.open_device(key) {
             return same_size(device, bytes);
         }
-        let believe_volatile = !table.poisoned.contains(key);
+        let believe_volatile = opened.believes_volatile(key);
         let device = self.opener.adopt(key, bytes, file, believe_volatile)?;
-        Ok(table.keep(device))
+        Ok(opened.keep(device))
     }
 
     /// Lets go of a device. It is closed when the last that holds it lets go of it too; until then
     /// [`device`](Self::device) returns the same one, except when it is poisoned: then it is opened anew,
     /// with what is durable.
     pub fn forget(&self, key: &DeviceKey) {
-        self.table.lock().forget(key);
+        self.opened.lock().forget(key);
     }
 
     /// The devices that are open and not forgotten, for example to [sync](Device::sync) them all.
     #[must_use]
     pub fn open_devices(&self) -> Vec<Arc<Device>> {
-        let table = self.table.lock();
-        table
+        let opened = self.opened.lock();
+        opened
             .entries
             .values()
             .filter_map(|entry| entry.kept.clone())
@@ -144,7 +153,7 @@ impl Store {
     /// If the directory can't be read.
     pub fn devices(&self) -> io::Result<Vec<DeviceKey>> {
         let mut keys = BTreeSet::new();
-        for entry in fs_err::read_dir(self.opener.dir())? {
+        for entry in fs_err::read_dir(self.opener.paths().dir())? {
             let name = entry?.file_name();
             let key = name.to_str().and_then(|name| name.strip_suffix(".data"));
             keys.extend(key.and_then(|key| key.parse::<DeviceKey>().ok()));
@@ -152,22 +161,25 @@ impl Store {
         Ok(keys.into_iter().collect())
     }
 
-    /// Removes a device and its data. One that is not there is no error.
+    /// Removes a device, its data and its table. One that is not there is no error.
     ///
     /// # Errors
     ///
     /// [`DeviceError::InUse`] if anybody but the store holds the device.
     pub fn remove_device(&self, key: &DeviceKey) -> Result<(), DeviceError> {
-        let mut table = self.table.lock();
-        table.forget(key);
-        if table.entries.contains_key(key) {
+        let mut opened = self.opened.lock();
+        opened.forget(key);
+        if opened.entries.contains_key(key) {
             return Err(DeviceError::InUse { key: *key });
         }
-        // The map goes first: data without a map is not believed.
-        remove_if_there(&self.opener.map_path(key))?;
-        remove_if_there(&self.opener.data_path(key))?;
-        table.poisoned.remove(key);
-        let dir = self.opener.dir();
+        // Nobody is sent to it from here on, and again once a table that was being read is gone.
+        self.tables.forget(key);
+        for path in self.opener.paths().all(key) {
+            remove_if_there(&path)?;
+        }
+        self.tables.forget(key);
+        opened.poisoned.remove(key);
+        let dir = self.opener.paths().dir();
         sync_dir(dir).map_err(|source| DeviceError::Io {
             action: "make durable the directory",
             path: dir.to_owned(),
@@ -181,12 +193,10 @@ impl Store {
     ///
     /// If the directory can't be read.
     pub fn usage(&self) -> io::Result<u64> {
-        // What stat calls a block, whatever the filesystem's own are.
-        const STAT_BLOCK_BYTES: u64 = 512;
         let mut bytes = 0;
-        for entry in fs_err::read_dir(self.opener.dir())? {
+        for entry in fs_err::read_dir(self.opener.paths().dir())? {
             match entry?.metadata() {
-                Ok(found) if found.is_file() => bytes += found.blocks() * STAT_BLOCK_BYTES,
+                Ok(found) if found.is_file() => bytes += allocated(&found),
                 Ok(_) => {}
                 // Removed while we looked.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -214,9 +224,35 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If the filesystem refuses, or `bytes` are more than [`IMAGE_FILE_BYTES_MAX`](crate::IMAGE_FILE_BYTES_MAX).
+    /// If the filesystem refuses, also to make durable the tables of devices, or `bytes` are more than
+    /// [`IMAGE_FILE_BYTES_MAX`](crate::IMAGE_FILE_BYTES_MAX).
     pub fn put_image_file(&self, image: &str, file: &str, bytes: &[u8]) -> io::Result<()> {
+        // It may speak of devices that were just created.
+        self.tables.sync(&self.opener)?;
         self.images.put(image, file, bytes)
+    }
+
+    /// Writes a file of an image without waiting for the disk: it is replaced at once for whoever reads it,
+    /// and durable with the next [`sync_images`](Self::sync_images). After a power cut before that it may
+    /// have its old content, this, be missing, or have any other: the caller's files have checksums. Not to
+    /// be called for the same file by two threads at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`put_image_file`](Self::put_image_file).
+    pub fn put_image_file_soon(&self, image: &str, file: &str, bytes: &[u8]) -> io::Result<()> {
+        self.images.put_soon(image, file, bytes)
+    }
+
+    /// Makes durable the tables of all devices, and then all files that were
+    /// [put soon](Self::put_image_file_soon) before the call. Cheap when nothing is new.
+    ///
+    /// # Errors
+    ///
+    /// If the filesystem refuses; what is not durable is tried again by the next call. A disk that failed
+    /// may have lost a file for good and not say so a second time: its checksum tells.
+    pub fn sync_images(&self) -> io::Result<()> {
+        self.images.sync(|| self.tables.sync(&self.opener))
     }
 
     /// Reads a file of an image.
@@ -247,9 +283,9 @@ impl Store {
     }
 }
 
-impl Table {
+impl Opened {
     /// The device, if it is open and can be used, or was never forgotten.
-    fn open_device(&mut self, key: &DeviceKey) -> Option<Arc<Device>> {
+    pub(crate) fn open_device(&mut self, key: &DeviceKey) -> Option<Arc<Device>> {
         let entry = self.entries.get_mut(key)?;
         if let Some(kept) = &entry.kept {
             return Some(Arc::clone(kept));
@@ -262,7 +298,17 @@ impl Table {
         Some(device)
     }
 
-    fn keep(&mut self, device: Device) -> Arc<Device> {
+    /// Whether what was not durable on a device that is to be opened counts.
+    pub(crate) fn believes_volatile(&self, key: &DeviceKey) -> bool {
+        !self.poisoned.contains(key)
+    }
+
+    /// The device, if anybody has it open. It is not kept open by this.
+    pub(crate) fn look(&self, key: &DeviceKey) -> Option<Arc<Device>> {
+        self.entries.get(key)?.device.upgrade()
+    }
+
+    pub(crate) fn keep(&mut self, device: Device) -> Arc<Device> {
         let device = Arc::new(device);
         self.poisoned.remove(&device.key());
         self.entries.insert(
@@ -290,6 +336,13 @@ impl Table {
             self.entries.remove(key);
         }
     }
+}
+
+/// What a file takes on disk.
+pub(crate) fn allocated(file: &std::fs::Metadata) -> u64 {
+    // What stat calls a block, whatever the filesystem's own are.
+    const STAT_BLOCK_BYTES: u64 = 512;
+    file.blocks() * STAT_BLOCK_BYTES
 }
 
 fn same_size(device: Arc<Device>, bytes: u64) -> Result<Arc<Device>, DeviceError> {
@@ -347,7 +400,7 @@ mod tests {
         let store = Store::open(dir.path(), "boot").unwrap();
         let device = store.device(&KEY, 1 << 20).unwrap();
         fill(&device, 0).unwrap();
-        let map = store.opener.map_path(&KEY);
+        let map = store.opener.paths().map(&KEY);
         let before = fs_err::read(&map).unwrap();
         device.poison_for_test();
         // As if the note had not reached the file.

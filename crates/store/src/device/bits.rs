@@ -68,6 +68,19 @@ impl Bits {
         self.count.fetch_add(added, Ordering::AcqRel);
     }
 
+    /// Clears the bits of `blocks`, all of which must exist; how many were set.
+    pub(crate) fn clear(&self, blocks: Range<u64>) -> u64 {
+        let mut removed = 0;
+        for (index, mask) in spans(blocks) {
+            if let Some(word) = self.words.get(index) {
+                let before = word.fetch_and(!mask, Ordering::AcqRel);
+                removed += u64::from((mask & before).count_ones());
+            }
+        }
+        self.count.fetch_sub(removed, Ordering::AcqRel);
+        removed
+    }
+
     /// Makes the bits what `words` say, no more of which may be set than are now.
     pub(crate) fn reset(&self, words: &[u64]) {
         for (word, value) in self.words.iter().zip(words) {
@@ -102,12 +115,26 @@ impl Bits {
 
 /// Sets the bits of `blocks` in `words`, whose first word is the word `first` of all.
 pub(crate) fn set_in(words: &mut [u64], first: usize, blocks: Range<u64>) {
+    change_in(words, first, blocks, |word, mask| word | mask);
+}
+
+/// Clears the bits of `blocks` in `words`, whose first word is the word `first` of all.
+pub(crate) fn clear_in(words: &mut [u64], first: usize, blocks: Range<u64>) {
+    change_in(words, first, blocks, |word, mask| word & !mask);
+}
+
+fn change_in(
+    words: &mut [u64],
+    first: usize,
+    blocks: Range<u64>,
+    change: impl Fn(u64, u64) -> u64,
+) {
     for (index, mask) in spans(blocks) {
         if let Some(word) = index
             .checked_sub(first)
             .and_then(|index| words.get_mut(index))
         {
-            *word |= mask;
+            *word = change(*word, mask);
         }
     }
 }
@@ -177,16 +204,23 @@ mod tests {
     proptest! {
         #[test]
         fn bits_do_what_a_vector_of_bool_does(
-            ranges in prop::collection::vec((0_u64..300, 0_u64..300), 0..12),
+            ranges in prop::collection::vec((0_u64..300, 0_u64..300, any::<bool>()), 0..12),
             asked in (0_u64..300, 0_u64..300),
         ) {
             let bits = Bits::new(&[0; 5]);
             let mut model = vec![false; 320];
             let mut words = [0; 5];
-            for (start, end) in ranges {
-                bits.set(start..end);
-                set_in(&mut words, 0, start..end);
-                model[narrow(start)..narrow(end.max(start))].fill(true);
+            for (start, end, set) in ranges {
+                let slice = &mut model[narrow(start)..narrow(end.max(start))];
+                if set {
+                    bits.set(start..end);
+                    set_in(&mut words, 0, start..end);
+                } else {
+                    let removed = bits.clear(start..end);
+                    prop_assert_eq!(removed, widen(slice.iter().filter(|set| **set).count()));
+                    clear_in(&mut words, 0, start..end);
+                }
+                slice.fill(set);
             }
             let asked = asked.0..asked.1.max(asked.0);
             let slice = &model[narrow(asked.start)..narrow(asked.end)];

@@ -20,19 +20,19 @@ use crate::error::{WriteError, is_no_space};
 pub(super) struct Blocks<S> {
     /// The data file's path, for errors.
     path: PathBuf,
-    bytes: u64,
-    data: S,
-    map: Map<S>,
-    present: Bits,
+    pub(super) bytes: u64,
+    pub(super) data: S,
+    pub(super) map: Map<S>,
+    pub(super) present: Bits,
     poisoned: AtomicBool,
     /// Whether the map was not synchronized since opening: durable bits that an earlier process wrote may
     /// be in the page cache only.
-    map_is_unsynced: AtomicBool,
+    pub(super) map_is_unsynced: AtomicBool,
     /// Held for a whole synchronization: two would write each other's durable bits backwards.
-    syncing: Mutex<()>,
+    pub(super) syncing: Mutex<()>,
     /// The bits known to be durable. Held while the map file is written and while `present` changes, so
     /// that the words in the file change in the order of those in memory.
-    durable: Mutex<Vec<u64>>,
+    pub(super) durable: Mutex<Vec<u64>>,
 }
 
 /// What opening found in the map.
@@ -263,29 +263,33 @@ impl<S: Storage> Blocks<S> {
         start.min(end)..end
     }
 
-    fn writable(&self, range: Range<u64>) -> Result<(), WriteError> {
+    pub(super) fn writable(&self, range: Range<u64>) -> Result<(), WriteError> {
         if range.start.is_multiple_of(BLOCK_BYTES)
             && range.start <= range.end
             && range.end <= self.bytes
         {
             return Ok(());
         }
-        Err(WriteError::OutOfRange {
+        Err(self.out_of_range(&range))
+    }
+
+    pub(super) fn out_of_range(&self, range: &Range<u64>) -> WriteError {
+        WriteError::OutOfRange {
             path: self.path.clone(),
             start: range.start,
             end: range.end,
             device_bytes: self.bytes,
-        })
+        }
     }
 
-    fn refused(&self) -> WriteError {
+    pub(super) fn refused(&self) -> WriteError {
         WriteError::Poisoned {
             path: self.path.clone(),
         }
     }
 
     /// What a failed write means: a full disk, or the end of this device.
-    fn failed(&self, action: &'static str, source: io::Error) -> WriteError {
+    pub(super) fn failed(&self, action: &'static str, source: io::Error) -> WriteError {
         if is_no_space(&source) {
             return WriteError::NoSpace {
                 path: self.path.clone(),
@@ -296,7 +300,7 @@ impl<S: Storage> Blocks<S> {
     }
 
     /// Takes the device out of use.
-    fn broken(&self, action: &'static str, source: io::Error) -> WriteError {
+    pub(super) fn broken(&self, action: &'static str, source: io::Error) -> WriteError {
         self.poison();
         WriteError::Failed {
             action,
@@ -333,7 +337,7 @@ impl<S: Storage> Blocks<S> {
 }
 
 /// The words of `sector`.
-fn words_of(words: &[u64], sector: usize) -> Vec<u64> {
+pub(super) fn words_of(words: &[u64], sector: usize) -> Vec<u64> {
     words
         .chunks(SECTOR_WORDS)
         .nth(sector)
@@ -342,7 +346,7 @@ fn words_of(words: &[u64], sector: usize) -> Vec<u64> {
 }
 
 /// The blocks that `sectors` speak of.
-fn blocks_of(sectors: &Range<usize>) -> Range<u64> {
+pub(super) fn blocks_of(sectors: &Range<usize>) -> Range<u64> {
     let blocks = |sector: usize| widen(sector * SECTOR_WORDS) * 64;
     blocks(sectors.start)..blocks(sectors.end)
 }

@@ -140,6 +140,25 @@ impl Device {
         self.blocks.sync()
     }
 
+    /// Takes back these blocks (byte ranges of whole blocks) and gives back their space; the bytes of those
+    /// that were present. First they are not present any more, here and durably, and then the holes are
+    /// made: no crash shows zeros as present.
+    ///
+    /// Other blocks may be read and filled meanwhile. These must not: the caller sees to it that no mounted
+    /// image refers to them, that nobody fills them while this runs, and that nobody is given their places
+    /// as present ones. They can be filled again afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::OutOfRange`] for a range that is not of whole blocks of the device, before anything is
+    /// done. [`WriteError::NoSpace`] when the map could not be written: some of the blocks are not present
+    /// any more, and no hole was made. [`WriteError::NoHoles`] where the filesystem can't: the blocks are
+    /// not present any more. In both cases the device stays usable and this may be tried again; any other
+    /// failure poisons it.
+    pub fn punch(&self, ranges: &[Range<u64>]) -> Result<u64, WriteError> {
+        self.blocks.punch(ranges)
+    }
+
     /// Whether the disk failed under this device. What is durable remains present and can be read;
     /// nothing more is taken until the store [forgets](crate::Store::forget) it and opens it again.
     #[must_use]

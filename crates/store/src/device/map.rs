@@ -58,14 +58,32 @@ impl<S: Storage> Map<S> {
         self.write_header(boot)
     }
 
-    /// Reads everything.
-    pub(super) fn load(&self) -> io::Result<Result<Loaded, Distrust>> {
+    /// Reads the header: under which boot the volatile bits count.
+    pub(super) fn load_header(&self) -> io::Result<Result<BootId, Distrust>> {
         if self.storage.len()? != self.geometry.file_bytes() {
             return Ok(Err(Distrust::Length));
         }
         let mut header = [0; SECTOR_BYTES];
         self.storage.read_at(0, &mut header)?;
-        let boot = match decode_header(&header, &self.identity) {
+        Ok(decode_header(&header, &self.identity))
+    }
+
+    /// Reads one sector; one that is damaged or does not exist has no bits.
+    pub(super) fn load_sector(&self, area: Area, sector: usize) -> io::Result<Vec<u64>> {
+        let mut words = vec![0; SECTOR_WORDS];
+        if sector >= self.geometry.sectors() {
+            return Ok(words);
+        }
+        let mut bytes = [0; SECTOR_BYTES];
+        self.storage
+            .read_at(self.geometry.offset(area, sector), &mut bytes)?;
+        self.codec.decode(area, sector, &bytes, &mut words);
+        Ok(words)
+    }
+
+    /// Reads everything.
+    pub(super) fn load(&self) -> io::Result<Result<Loaded, Distrust>> {
+        let boot = match self.load_header()? {
             Ok(boot) => boot,
             Err(distrust) => return Ok(Err(distrust)),
         };

@@ -4,16 +4,22 @@ mod bits;
 mod blocks;
 mod file;
 mod format;
+mod glimpse;
 mod map;
 mod open;
+mod paths;
+mod punch;
 mod storage;
 
 #[cfg(test)]
-mod sim;
+pub(crate) mod sim;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bits::{narrow, widen};
 pub use file::Device;
 pub(crate) use format::BootId;
 pub use format::{BLOCK_BYTES, DEVICE_BYTES_MAX};
-pub(crate) use open::{Opener, remove_if_there};
+pub(crate) use glimpse::Glimpse;
+pub(crate) use open::{Opener, io, options, remove_if_there};
+pub(crate) use storage::{FileStorage, Storage};

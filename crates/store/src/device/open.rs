@@ -1,5 +1,6 @@
 //! Opening the two files of a device.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -8,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fs_err::os::unix::fs::OpenOptionsExt as _;
-use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, Statx, StatxFlags};
 
 use super::blocks::{Blocks, Found};
 use super::file::Device;
 use super::format::{BLOCK_BYTES, BootId, DEVICE_BYTES_MAX, Distrust, Geometry, Identity};
+use super::glimpse::Glimpse;
 use super::map::{Loaded, Map};
+use super::paths::Paths;
 use super::storage::FileStorage;
 use crate::error::{DeviceError, is_no_space};
 use crate::key::DeviceKey;
@@ -21,7 +24,7 @@ use crate::key::DeviceKey;
 /// Opens devices in one directory, under one boot.
 #[derive(Debug)]
 pub(crate) struct Opener {
-    dir: PathBuf,
+    paths: Paths,
     /// To make names durable.
     dir_file: Arc<File>,
     boot: BootId,
@@ -31,22 +34,62 @@ impl Opener {
     pub(crate) fn new(dir: PathBuf, boot: BootId) -> io::Result<Self> {
         let (dir_file, _) = fs_err::File::open(&dir)?.into_parts();
         Ok(Self {
-            dir,
+            paths: Paths::new(dir),
             dir_file: Arc::new(dir_file),
             boot,
         })
     }
 
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.paths
     }
 
-    pub(crate) fn data_path(&self, key: &DeviceKey) -> PathBuf {
-        self.dir.join(format!("{}.data", key.hex()))
+    /// A file of the directory of devices that is open.
+    pub(crate) fn storage(&self, file: File) -> FileStorage {
+        FileStorage::new(file, Arc::clone(&self.dir_file))
     }
 
-    pub(crate) fn map_path(&self, key: &DeviceKey) -> PathBuf {
-        self.dir.join(format!("{}.map", key.hex()))
+    /// Looks at what is present on a device that is not open, without opening its data file: that may be
+    /// marked for events. Nothing is written, and a map that is not believed shows nothing.
+    pub(crate) fn glimpse(
+        &self,
+        key: &DeviceKey,
+        bytes: u64,
+        believe_volatile: bool,
+    ) -> io::Result<Option<Glimpse>> {
+        let Some(identity) = identify_name(key, bytes, &self.paths.data(key))? else {
+            return Ok(None);
+        };
+        let file = match fs_err::File::open(self.paths.map(key)) {
+            Ok(file) => file.into_parts().0,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let map = Map::new(self.storage(file), identity);
+        Glimpse::new(map, self.boot, believe_volatile)
+    }
+
+    /// Removes what is left of devices that were not created or not removed to the end: there is no device
+    /// without data.
+    pub(crate) fn sweep(&self) -> io::Result<()> {
+        let mut keys = BTreeSet::new();
+        for entry in fs_err::read_dir(self.paths.dir())? {
+            let name = entry?.file_name();
+            let key = name.to_str().and_then(|name| name.split_once('.'));
+            keys.extend(key.and_then(|(key, _)| key.parse::<DeviceKey>().ok()));
+        }
+        for key in keys {
+            if fs_err::symlink_metadata(self.paths.data(&key)).is_ok() {
+                continue;
+            }
+            for path in self.paths.all(&key) {
+                match fs_err::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Opens the device, or creates it.
@@ -57,7 +100,7 @@ impl Opener {
         believe_volatile: bool,
     ) -> Result<Device, DeviceError> {
         check_size(bytes)?;
-        let path = self.data_path(key);
+        let path = self.paths.data(key);
         let (data, is_new) = open_data(&path, bytes)?;
         self.with_data(key, bytes, data, is_new, believe_volatile)
     }
@@ -83,7 +126,7 @@ impl Opener {
         bytes: u64,
         data: &File,
     ) -> Result<(), DeviceError> {
-        let path = self.data_path(key);
+        let path = self.paths.data(key);
         let given = data.metadata().map_err(|e| io("inspect", &path, e))?;
         // By its name, without opening it: that is what the descriptor saves us from.
         let named = match fs_err::symlink_metadata(&path) {
@@ -119,10 +162,10 @@ impl Opener {
         is_new: bool,
         believe_volatile: bool,
     ) -> Result<Device, DeviceError> {
-        let path = self.data_path(key);
-        let map_path = self.map_path(key);
+        let path = self.paths.data(key);
+        let map_path = self.paths.map(key);
         let identity = identify(key, bytes, &data).map_err(|e| io("inspect", &path, e))?;
-        let data = FileStorage::new(data, Arc::clone(&self.dir_file));
+        let data = self.storage(data).with_companion(self.paths.chunks(key));
         let distrust = match self.load_map(&map_path, identity)? {
             Ok((map, loaded)) => {
                 let (blocks, found) =
@@ -159,7 +202,7 @@ impl Opener {
             }
             Err(error) => return Err(io("open", path, error)),
         };
-        let map = Map::new(FileStorage::new(file, Arc::clone(&self.dir_file)), identity);
+        let map = Map::new(self.storage(file), identity);
         let loaded = map.load().map_err(|e| io("read", path, e))?;
         Ok(loaded.map(|loaded| (map, loaded)))
     }
@@ -179,15 +222,12 @@ impl Opener {
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
             Err(error) => return Err(io("create", path, error.into())),
         }
-        Ok(Map::new(
-            FileStorage::new(file, Arc::clone(&self.dir_file)),
-            identity,
-        ))
+        Ok(Map::new(self.storage(file), identity))
     }
 }
 
-/// How both files are opened: not through a symbolic link, for others to read neither.
-fn options() -> fs_err::OpenOptions {
+/// How the files of a device are opened: not through a symbolic link, for others to read none.
+pub(crate) fn options() -> fs_err::OpenOptions {
     let mut options = fs_err::OpenOptions::new();
     let no_follow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
     options
@@ -245,23 +285,34 @@ pub(crate) fn remove_if_there(path: &Path) -> Result<(), DeviceError> {
 
 /// What tells this data file from any other that has or had its name.
 fn identify(key: &DeviceKey, bytes: u64, data: &File) -> io::Result<Identity> {
-    let stat = rustix::fs::statx(
-        data,
-        "",
-        AtFlags::EMPTY_PATH,
-        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
-    )?;
+    let stat = rustix::fs::statx(data, "", AtFlags::EMPTY_PATH, IDENTITY_FLAGS)?;
+    Ok(identity(key, bytes, &stat))
+}
+
+/// The same of a data file that is not open; nothing if there is none of that size.
+fn identify_name(key: &DeviceKey, bytes: u64, path: &Path) -> io::Result<Option<Identity>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    match rustix::fs::statx(rustix::fs::CWD, path, flags, IDENTITY_FLAGS) {
+        Ok(stat) => Ok((stat.stx_size == bytes).then(|| identity(key, bytes, &stat))),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+const IDENTITY_FLAGS: StatxFlags = StatxFlags::BASIC_STATS.union(StatxFlags::BTIME);
+
+fn identity(key: &DeviceKey, bytes: u64, stat: &Statx) -> Identity {
     let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
     let seconds = u64::try_from(stat.stx_btime.tv_sec).unwrap_or_default();
     let born_ns = seconds
         .wrapping_mul(1_000_000_000)
         .wrapping_add(u64::from(stat.stx_btime.tv_nsec));
-    Ok(Identity {
+    Identity {
         key: *key,
         bytes,
         inode: stat.stx_ino,
         born_ns: if has_birth { born_ns } else { 0 },
-    })
+    }
 }
 
 fn report(path: &Path, found: Found) {
@@ -281,7 +332,7 @@ fn report(path: &Path, found: Found) {
     }
 }
 
-fn io(action: &'static str, path: &Path, source: io::Error) -> DeviceError {
+pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> DeviceError {
     let path = path.to_owned();
     if is_no_space(&source) {
         return DeviceError::NoSpace { path, source };

@@ -10,59 +10,100 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::bits::{narrow, widen};
+use super::format::BLOCK_BYTES;
 use super::storage::Storage;
 
 /// What the simulated disk writes whole or not at all.
-pub(super) const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 type Sector = [u8; SECTOR];
 
 /// Which of a device's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Which {
+pub(crate) enum Which {
     Data,
     Map,
+    Table,
+    Twins,
+}
+
+impl Which {
+    const ALL: [Self; 4] = [Self::Data, Self::Map, Self::Table, Self::Twins];
 }
 
 /// What a file holds. Sectors that are not listed are zeros.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Content {
-    pub(super) len: u64,
-    pub(super) sectors: BTreeMap<u64, Sector>,
+pub(crate) struct Content {
+    pub(crate) len: u64,
+    pub(crate) sectors: BTreeMap<u64, Sector>,
 }
 
 impl Content {
-    pub(super) fn sector(&self, sector: u64) -> Sector {
+    pub(crate) fn sector(&self, sector: u64) -> Sector {
         self.sectors.get(&sector).copied().unwrap_or([0; SECTOR])
     }
 
+    /// Every write but those of tables and twins is of whole sectors.
     fn write(&mut self, offset: u64, bytes: &[u8]) {
-        assert_eq!(offset % 512, 0, "all writes are of whole sectors");
-        assert_eq!(bytes.len() % SECTOR, 0, "all writes are of whole sectors");
-        for (index, bytes) in bytes.chunks(SECTOR).enumerate() {
-            let sector = offset / 512 + widen(index);
-            self.sectors.insert(sector, bytes.try_into().unwrap());
+        let mut rest = bytes;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let start = narrow(at % 512);
+            let (now, later) = rest.split_at(rest.len().min(SECTOR - start));
+            let sector = self.sectors.entry(at / 512).or_insert([0; SECTOR]);
+            sector[start..start + now.len()].copy_from_slice(now);
+            at += widen(now.len());
+            rest = later;
         }
-        self.len = self.len.max(offset + widen(bytes.len()));
+        if !bytes.is_empty() {
+            self.len = self.len.max(at);
+        }
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) {
+        let mut rest = buf;
+        let mut at = offset;
+        while !rest.is_empty() {
+            let start = narrow(at % 512);
+            let count = rest.len().min(SECTOR - start);
+            let (now, later) = rest.split_at_mut(count);
+            now.copy_from_slice(&self.sector(at / 512)[start..start + count]);
+            at += widen(count);
+            rest = later;
+        }
+    }
+
+    fn punch(&mut self, sectors: Range<u64>) {
+        let holes: Vec<u64> = self.sectors.range(sectors).map(|(at, _)| *at).collect();
+        for sector in holes {
+            self.sectors.remove(&sector);
+        }
     }
 
     fn set_len(&mut self, len: u64) {
-        self.sectors.retain(|sector, _| (sector + 1) * 512 <= len);
+        self.sectors.retain(|sector, _| sector * 512 < len);
+        if let Some(last) = self.sectors.get_mut(&(len / 512)) {
+            last[narrow(len % 512)..].fill(0);
+        }
         self.len = len;
     }
 }
 
-/// Both files.
+/// All files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Contents {
-    pub(super) data: Content,
-    pub(super) map: Content,
+pub(crate) struct Contents {
+    pub(crate) data: Content,
+    pub(crate) map: Content,
+    pub(crate) table: Content,
+    pub(crate) twins: Content,
 }
 
 impl Contents {
-    pub(super) fn of(&mut self, which: Which) -> &mut Content {
+    pub(crate) fn of(&mut self, which: Which) -> &mut Content {
         match which {
             Which::Data => &mut self.data,
             Which::Map => &mut self.map,
+            Which::Table => &mut self.table,
+            Which::Twins => &mut self.twins,
         }
     }
 
@@ -73,20 +114,26 @@ impl Contents {
                 offset,
                 bytes,
             } => self.of(*which).write(*offset, bytes),
+            Event::Punch { which, sectors } => self.of(*which).punch(sectors.clone()),
             Event::SetLen { which, len } => self.of(*which).set_len(*len),
             Event::Lost { which, left } => *self.of(*which) = left.clone(),
-            Event::Synced { .. } | Event::Broken | Event::Marked(_) | Event::Durable(_) => {}
+            Event::Synced { .. } | Event::Broken | Event::Told(_) => {}
         }
     }
 }
 
 /// What happened, in order.
 #[derive(Debug, Clone)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Write {
         which: Which,
         offset: u64,
         bytes: Vec<u8>,
+    },
+    /// These became zeros.
+    Punch {
+        which: Which,
+        sectors: Range<u64>,
     },
     SetLen {
         which: Which,
@@ -102,15 +149,32 @@ pub(super) enum Event {
     },
     /// A write failed with an error that is not a full disk.
     Broken,
-    /// The test was told that these blocks are present.
+    /// Something that the test did or was told.
+    Told(Told),
+}
+
+/// What promises come from, and go by.
+#[derive(Debug, Clone)]
+pub(crate) enum Told {
+    /// These blocks will be filled: they may be present from now on.
+    Filling(Range<u64>),
+    /// These blocks are present.
     Marked(Range<u64>),
-    /// The test was told that these blocks are durable.
+    /// These blocks are durable.
     Durable(Vec<u64>),
+    /// These blocks will be punched: they may be gone from now on.
+    Punching(Vec<Range<u64>>),
+    /// They are gone, whatever happens.
+    Punched(Vec<Range<u64>>),
+    /// So many twins can be read.
+    Learned(usize),
+    /// All of the table is durable.
+    TableDurable,
 }
 
 /// How a call fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     NoSpace,
     Disk,
 }
@@ -125,11 +189,11 @@ impl Failure {
 }
 
 /// Something to do while a synchronization is under way.
-pub(super) struct Hook {
-    pub(super) which: Which,
+pub(crate) struct Hook {
+    pub(crate) which: Which,
     /// Before the barrier takes effect, or after it.
-    pub(super) before: bool,
-    pub(super) action: Box<dyn FnOnce() + Send>,
+    pub(crate) before: bool,
+    pub(crate) action: Box<dyn FnOnce() + Send>,
 }
 
 struct State {
@@ -139,13 +203,14 @@ struct State {
     events: Vec<Event>,
     /// Fails the call that comes after so many others.
     fault: Option<(u32, Failure)>,
+    can_punch: bool,
     hook: Option<Hook>,
     random: Random,
 }
 
 /// A simulated disk with a device's two files.
 #[derive(Clone)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(crate) struct Disk(Arc<Mutex<State>>);
 
 impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,18 +220,19 @@ impl fmt::Debug for Disk {
 
 impl Disk {
     /// A disk on which `contents` are durable.
-    pub(super) fn new(contents: Contents, seed: u64) -> Self {
+    pub(crate) fn new(contents: Contents, seed: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             start: contents.clone(),
             now: contents,
             events: Vec::new(),
             fault: None,
+            can_punch: true,
             hook: None,
             random: Random(seed),
         })))
     }
 
-    pub(super) fn file(&self, which: Which) -> SimStorage {
+    pub(crate) fn file(&self, which: Which) -> SimStorage {
         SimStorage {
             disk: self.clone(),
             which,
@@ -174,29 +240,34 @@ impl Disk {
     }
 
     /// Fails the call that comes after `calls` others.
-    pub(super) fn fail_after(&self, calls: u32, failure: Failure) {
+    pub(crate) fn fail_after(&self, calls: u32, failure: Failure) {
         self.0.lock().fault = Some((calls, failure));
     }
 
-    pub(super) fn heal(&self) {
+    /// Makes this a filesystem that can't punch.
+    pub(crate) fn forbid_punching(&self) {
+        self.0.lock().can_punch = false;
+    }
+
+    pub(crate) fn heal(&self) {
         self.0.lock().fault = None;
     }
 
-    pub(super) fn set_hook(&self, hook: Option<Hook>) {
+    pub(crate) fn set_hook(&self, hook: Option<Hook>) {
         self.0.lock().hook = hook;
     }
 
     /// Adds what the test was told to the history.
-    pub(super) fn note(&self, event: Event) {
-        self.0.lock().events.push(event);
+    pub(crate) fn note(&self, told: Told) {
+        self.0.lock().events.push(Event::Told(told));
     }
 
     /// What reading gives now.
-    pub(super) fn now(&self) -> Contents {
+    pub(crate) fn now(&self) -> Contents {
         self.0.lock().now.clone()
     }
 
-    pub(super) fn history(&self) -> History {
+    pub(crate) fn history(&self) -> History {
         let state = self.0.lock();
         History {
             start: state.start.clone(),
@@ -236,7 +307,7 @@ impl State {
 
 /// One file of a [`Disk`].
 #[derive(Debug)]
-pub(super) struct SimStorage {
+pub(crate) struct SimStorage {
     disk: Disk,
     which: Which,
 }
@@ -252,13 +323,7 @@ impl Storage for SimStorage {
         if offset + widen(buf.len()) > content.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        for (index, byte) in buf.iter_mut().enumerate() {
-            let at = offset + widen(index);
-            *byte = content
-                .sectors
-                .get(&(at / 512))
-                .map_or(0, |sector| sector[narrow(at % 512)]);
-        }
+        content.read(offset, buf);
         Ok(())
     }
 
@@ -275,8 +340,7 @@ impl Storage for SimStorage {
         };
         // Some sectors of it are written. None is torn: what fails is finding space or a disk for a
         // page, not the copy into it. A power cut may still tear any of them.
-        let sectors = narrow(state.random.below(widen(bytes.len() / SECTOR) + 1));
-        let part = bytes[..sectors * SECTOR].to_vec();
+        let part = bytes[..part(bytes.len(), &mut state.random)].to_vec();
         if !part.is_empty() {
             state.happen(Event::Write {
                 which,
@@ -288,6 +352,34 @@ impl Storage for SimStorage {
             state.happen(Event::Broken);
         }
         Err(failure.error())
+    }
+
+    fn punch_hole(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        assert!(
+            offset.is_multiple_of(BLOCK_BYTES) && bytes.is_multiple_of(BLOCK_BYTES) && bytes > 0
+        );
+        let which = self.which;
+        self.disk.run_hook(which, true);
+        let result = {
+            let mut state = self.disk.0.lock();
+            let sectors = offset / 512..(offset + bytes) / 512;
+            if !state.can_punch {
+                Err(io::ErrorKind::Unsupported.into())
+            } else if let Some(failure) = state.fails() {
+                let part = state.random.below(bytes / 512 + 1);
+                let sectors = sectors.start..sectors.start + part;
+                state.happen(Event::Punch { which, sectors });
+                if failure == Failure::Disk {
+                    state.happen(Event::Broken);
+                }
+                Err(failure.error())
+            } else {
+                state.happen(Event::Punch { which, sectors });
+                Ok(())
+            }
+        };
+        self.disk.run_hook(which, false);
+        result
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
@@ -330,28 +422,34 @@ impl Storage for SimStorage {
 
 /// All that happened since a moment at which everything was durable.
 #[derive(Debug)]
-pub(super) struct History {
-    pub(super) start: Contents,
-    pub(super) events: Vec<Event>,
+pub(crate) struct History {
+    pub(crate) start: Contents,
+    pub(crate) events: Vec<Event>,
 }
 
 impl History {
     /// What a process that died during the event `end` leaves: all before, and a part of that one.
-    pub(super) fn process_crash(&self, end: usize, random: &mut Random) -> Contents {
+    pub(crate) fn process_crash(&self, end: usize, random: &mut Random) -> Contents {
         let mut contents = self.start.clone();
         for event in &self.events[..end] {
             contents.apply(event);
         }
-        if let Some(Event::Write {
-            which,
-            offset,
-            bytes,
-        }) = self.events.get(end)
-        {
-            let sectors = narrow(random.below(widen(bytes.len() / SECTOR) + 1));
-            contents
-                .of(*which)
-                .write(*offset, &bytes[..sectors * SECTOR]);
+        match self.events.get(end) {
+            Some(Event::Write {
+                which,
+                offset,
+                bytes,
+            }) => {
+                let bytes = &bytes[..part(bytes.len(), random)];
+                contents.of(*which).write(*offset, bytes);
+            }
+            Some(Event::Punch { which, sectors }) => {
+                let part = random.below(sectors.end - sectors.start + 1);
+                contents
+                    .of(*which)
+                    .punch(sectors.start..sectors.start + part);
+            }
+            _ => {}
         }
         contents
     }
@@ -359,61 +457,93 @@ impl History {
     /// What a machine that died after the first `end` events leaves: what was synchronized, and of the
     /// rest, for every sector by itself, its old content or that after any write since. With `tears`,
     /// sectors may also be torn.
-    pub(super) fn power_cut(&self, end: usize, random: &mut Random, tears: bool) -> Contents {
+    pub(crate) fn power_cut(&self, end: usize, random: &mut Random, tears: bool) -> Contents {
         let mut contents = self.start.clone();
-        for which in [Which::Data, Which::Map] {
-            let mut now = contents.of(which).clone();
-            let mut durable = now.clone();
-            let mut versions: BTreeMap<u64, Vec<Sector>> = BTreeMap::new();
-            let mut lens = vec![now.len];
-            for event in &self.events[..end] {
-                match event {
-                    Event::Write {
-                        which: w,
-                        offset,
-                        bytes,
-                    } if *w == which => {
-                        now.write(*offset, bytes);
-                        for (index, bytes) in bytes.chunks(SECTOR).enumerate() {
-                            let sector = offset / 512 + widen(index);
-                            let seen = versions.entry(sector).or_default();
-                            seen.push(bytes.try_into().unwrap());
-                        }
-                    }
-                    Event::SetLen { which: w, len } if *w == which => now.set_len(*len),
-                    Event::Synced { which: w } if *w == which => {
-                        durable = now.clone();
-                        versions.clear();
-                        lens.clear();
-                    }
-                    Event::Lost { which: w, left } if *w == which => {
-                        now = left.clone();
-                        durable = left.clone();
-                        versions.clear();
-                        lens.clear();
-                    }
-                    _ => {}
-                }
-                lens.push(now.len);
-            }
-            lens.push(durable.len);
-            for (sector, seen) in versions {
-                let old = durable.sector(sector);
-                let mut left = match random.below(widen(seen.len()) + 1) {
-                    0 => old,
-                    version => seen[narrow(version) - 1],
-                };
-                if tears && random.coin() {
-                    left = torn(random, &old, seen[seen.len() - 1]);
-                }
-                durable.sectors.insert(sector, left);
-            }
-            let len = lens[narrow(random.below(widen(lens.len())))];
-            durable.len = len;
-            durable.set_len(len);
-            *contents.of(which) = durable;
+        for which in Which::ALL {
+            let content = std::mem::take(contents.of(which));
+            *contents.of(which) = self.power_cut_of(which, content, end, random, tears);
         }
         contents
+    }
+
+    fn power_cut_of(
+        &self,
+        which: Which,
+        mut now: Content,
+        end: usize,
+        random: &mut Random,
+        tears: bool,
+    ) -> Content {
+        let mut durable = now.clone();
+        let mut versions: BTreeMap<u64, Vec<Sector>> = BTreeMap::new();
+        let mut lens = vec![now.len];
+        for event in &self.events[..end] {
+            let touched = match event {
+                Event::Write {
+                    which: w,
+                    offset,
+                    bytes,
+                } if *w == which => {
+                    now.write(*offset, bytes);
+                    offset / 512..(offset + widen(bytes.len())).div_ceil(512)
+                }
+                Event::Punch { which: w, sectors } if *w == which => {
+                    // Of the others nothing changes.
+                    for (sector, _) in now.sectors.range(sectors.clone()) {
+                        versions.entry(*sector).or_default().push([0; SECTOR]);
+                    }
+                    now.punch(sectors.clone());
+                    0..0
+                }
+                Event::SetLen { which: w, len } if *w == which => {
+                    now.set_len(*len);
+                    0..0
+                }
+                Event::Synced { which: w } if *w == which => {
+                    durable = now.clone();
+                    versions.clear();
+                    lens.clear();
+                    0..0
+                }
+                Event::Lost { which: w, left } if *w == which => {
+                    now = left.clone();
+                    durable = left.clone();
+                    versions.clear();
+                    lens.clear();
+                    0..0
+                }
+                _ => 0..0,
+            };
+            for sector in touched {
+                versions.entry(sector).or_default().push(now.sector(sector));
+            }
+            lens.push(now.len);
+        }
+        lens.push(durable.len);
+        for (sector, seen) in versions {
+            let old = durable.sector(sector);
+            let mut left = match random.below(widen(seen.len()) + 1) {
+                0 => old,
+                version => seen[narrow(version) - 1],
+            };
+            if tears && random.coin() {
+                left = torn(random, &old, seen[seen.len() - 1]);
+            }
+            durable.sectors.insert(sector, left);
+        }
+        let len = lens[narrow(random.below(widen(lens.len())))];
+        durable.set_len(len);
+        durable
+    }
+}
+
+/// How much of a write happens when it is cut short. What is of whole sectors is cut between them: a page
+/// is copied whole or not at all.
+fn part(bytes: usize, random: &mut Random) -> usize {
+    if bytes.is_multiple_of(SECTOR) {
+        narrow(random.below(widen(bytes / SECTOR) + 1)) * SECTOR
+    } else {
+        narrow(random.below(widen(bytes) + 1))
     }
 }
 
@@ -430,7 +560,7 @@ fn torn(random: &mut Random, old: &Sector, new: Sector) -> Sector {
 
 /// A small generator (splitmix64): the same seed gives the same run.
 #[derive(Debug, Clone)]
-pub(super) struct Random(pub(super) u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -441,11 +571,11 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    pub(super) fn coin(&mut self) -> bool {
+    pub(crate) fn coin(&mut self) -> bool {
         self.next().is_multiple_of(2)
     }
 }

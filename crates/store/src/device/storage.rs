@@ -5,8 +5,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 /// One file.
 ///
@@ -26,6 +30,11 @@ pub(crate) trait Storage: fmt::Debug + Send + Sync {
     /// Cuts or grows the file; what is new reads as zeros.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
 
+    /// Gives back the space of these bytes, which are whole blocks within the file: they read as zeros, and
+    /// the file keeps its length. As for what a crash or an error leaves it is a write of zeros. An error of
+    /// kind `Unsupported` where the filesystem can't: then nothing was done.
+    fn punch_hole(&self, offset: u64, bytes: u64) -> io::Result<()>;
+
     /// Makes durable what was written before the call: bytes, length, and the file's name.
     ///
     /// After an error nothing is known of what was written since the last success, now or ever: a second
@@ -41,6 +50,8 @@ pub(crate) struct FileStorage {
     /// Whether the directory was synchronized since this file was opened. It may have been created just
     /// before, also by a process that died.
     name_is_durable: AtomicBool,
+    /// A file that must be durable before anything that speaks of this one is.
+    companion: Option<PathBuf>,
 }
 
 impl FileStorage {
@@ -50,6 +61,16 @@ impl FileStorage {
             file,
             dir,
             name_is_durable: AtomicBool::new(false),
+            companion: None,
+        }
+    }
+
+    /// With another file that is made durable with this one for the first time, if it is there: what a
+    /// device's map says is of no use without its table.
+    pub(crate) fn with_companion(self, path: PathBuf) -> Self {
+        Self {
+            companion: Some(path),
+            ..self
         }
     }
 }
@@ -77,9 +98,23 @@ impl Storage for FileStorage {
         self.file.set_len(bytes)
     }
 
+    fn punch_hole(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let punch = || rustix::fs::fallocate(&self.file, flags, offset, bytes);
+        match rustix::io::retry_on_intr(punch) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+            other => Ok(other?),
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()?;
         if !self.name_is_durable.load(Ordering::Acquire) {
+            match self.companion.as_ref().map(fs_err::File::open) {
+                Some(Ok(companion)) => companion.sync_data()?,
+                Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
             self.dir.sync_all()?;
             self.name_is_durable.store(true, Ordering::Release);
         }

@@ -13,7 +13,7 @@ use super::blocks::Blocks;
 use super::format::{BLOCK_BYTES, BootId, Distrust, Identity};
 use super::map::Map;
 use super::sim::{
-    Content, Contents, Disk, Event, Failure, History, Hook, Random, SimStorage, Which,
+    Content, Contents, Disk, Event, Failure, History, Hook, Random, SimStorage, Told, Which,
 };
 use super::storage::{FileStorage, Storage};
 use crate::error::WriteError;
@@ -54,13 +54,14 @@ fn holds(data: &Content, block: u64) -> bool {
 }
 
 fn present(blocks: &SimBlocks) -> Vec<u64> {
-    let missing = blocks.missing(0..blocks.bytes());
-    let is_missing = |block: &u64| {
-        missing
-            .iter()
-            .any(|run| run.contains(&(block * BLOCK_BYTES)))
-    };
-    (0..BLOCKS).filter(|block| !is_missing(block)).collect()
+    let end = blocks.bytes();
+    let mut present = Vec::new();
+    let mut start = 0;
+    for run in blocks.missing(0..end).iter().chain([&(end..end)]) {
+        present.extend(start / BLOCK_BYTES..run.start / BLOCK_BYTES);
+        start = run.end;
+    }
+    present
 }
 
 /// Opens the device as the store does.
@@ -78,29 +79,72 @@ fn create(disk: &Disk, boot: BootId) -> SimBlocks {
 }
 
 fn fill(blocks: &SimBlocks, disk: &Disk, filled: &Range<u64>) -> Result<(), WriteError> {
+    disk.note(Told::Filling(filled.clone()));
     let range = byte_range(filled);
     blocks.write(range.start, &range_bytes(filled))?;
     blocks.mark_present(range)?;
-    disk.note(Event::Marked(filled.clone()));
+    disk.note(Told::Marked(filled.clone()));
     Ok(())
 }
 
 fn sync(blocks: &SimBlocks, disk: &Disk) -> Result<(), WriteError> {
     let promised = present(blocks);
     blocks.sync()?;
-    disk.note(Event::Durable(promised));
+    disk.note(Told::Durable(promised));
     Ok(())
 }
 
-/// What the first `end` events promised: blocks that count under the same boot, and under any.
-fn promised(history: &History, end: usize) -> (BTreeSet<u64>, BTreeSet<u64>) {
-    let mut marked = BTreeSet::new();
-    let mut durable = BTreeSet::new();
+fn punch(blocks: &SimBlocks, disk: &Disk, punched: &[Range<u64>]) -> Result<u64, WriteError> {
+    disk.note(Told::Punching(punched.to_vec()));
+    let ranges: Vec<_> = punched.iter().map(byte_range).collect();
+    let bytes = blocks.punch(&ranges)?;
+    disk.note(Told::Punched(punched.to_vec()));
+    Ok(bytes)
+}
+
+/// What was promised.
+#[derive(Debug, Clone, Default)]
+struct Promises {
+    /// Blocks that count under the same boot.
+    marked: BTreeSet<u64>,
+    /// Blocks that count under any.
+    durable: BTreeSet<u64>,
+    /// Blocks that are present under none.
+    gone: Vec<Range<u64>>,
+}
+
+/// A range without another.
+fn without(range: &Range<u64>, other: &Range<u64>) -> [Range<u64>; 2] {
+    [
+        range.start..range.end.min(other.start),
+        range.start.max(other.end)..range.end,
+    ]
+}
+
+/// What the first `end` events promised.
+fn promised(history: &History, end: usize) -> Promises {
+    let mut promises = Promises::default();
+    let Promises {
+        marked,
+        durable,
+        gone,
+    } = &mut promises;
     let mut is_failing = false;
     for event in &history.events[..end] {
         match event {
-            Event::Marked(blocks) => marked.extend(blocks.clone()),
-            Event::Durable(blocks) => durable.extend(blocks.iter().copied()),
+            Event::Told(Told::Filling(blocks)) => {
+                let left = gone.iter().flat_map(|gone| without(gone, blocks));
+                *gone = left.filter(|left| !left.is_empty()).collect();
+            }
+            Event::Told(Told::Marked(blocks)) => marked.extend(blocks.clone()),
+            Event::Told(Told::Durable(blocks)) => durable.extend(blocks.iter().copied()),
+            Event::Told(Told::Punching(ranges)) => {
+                for blocks in ranges {
+                    marked.retain(|block| !blocks.contains(block));
+                    durable.retain(|block| !blocks.contains(block));
+                }
+            }
+            Event::Told(Told::Punched(ranges)) => gone.extend(ranges.iter().cloned()),
             Event::Lost { .. } | Event::Broken => is_failing = true,
             // The note that the device is poisoned: what is not durable counts no more.
             event if is_failing && is_note(event) => {
@@ -113,8 +157,8 @@ fn promised(history: &History, end: usize) -> (BTreeSet<u64>, BTreeSet<u64>) {
     if is_failing {
         marked.clear();
     }
-    marked.extend(&durable);
-    (marked, durable)
+    marked.extend(durable.iter());
+    promises
 }
 
 /// Whether the first `end` events stop between the failure of a disk and the note of it in the map's
@@ -139,7 +183,12 @@ fn is_note(event: &Event) -> bool {
 }
 
 /// Opens what a crash left, and says what is wrong with it.
-fn check_left(left: Contents, boot: BootId, required: &BTreeSet<u64>) -> Result<(), TestCaseError> {
+fn check_left(
+    left: Contents,
+    boot: BootId,
+    required: &BTreeSet<u64>,
+    gone: &[Range<u64>],
+) -> Result<(), TestCaseError> {
     let data = left.data.clone();
     let disk = Disk::new(left, 0);
     let blocks = match open(&disk, boot) {
@@ -156,6 +205,10 @@ fn check_left(left: Contents, boot: BootId, required: &BTreeSet<u64>) -> Result<
     for block in required {
         prop_assert!(blocks.contains(block), "block {block} is lost");
     }
+    for gone in gone {
+        let back = blocks.range(gone.clone()).next();
+        prop_assert!(back.is_none(), "block {back:?} came back");
+    }
     // What opening wrote says the same to the next one.
     if let Ok(again) = open(&disk, boot) {
         prop_assert_eq!(present(&again).into_iter().collect::<BTreeSet<_>>(), blocks);
@@ -166,7 +219,11 @@ fn check_left(left: Contents, boot: BootId, required: &BTreeSet<u64>) -> Result<
 /// Crashes at every event of a history, in every way.
 fn check_crashes(history: &History, now: u64, random: &mut Random) -> Result<(), TestCaseError> {
     for end in 0..=history.events.len() {
-        let (marked, durable) = promised(history, end);
+        let Promises {
+            marked,
+            durable,
+            gone,
+        } = promised(history, end);
         let at = |error: TestCaseError, kind: &str| {
             let before = end.saturating_sub(6);
             let last = summary(&history.events[before..end]);
@@ -174,14 +231,15 @@ fn check_crashes(history: &History, now: u64, random: &mut Random) -> Result<(),
         };
         if !is_between_failure_and_note(history, end) {
             let left = history.process_crash(end, random);
-            check_left(left, boot(now), &marked).map_err(|e| at(e, "process crash"))?;
+            check_left(left, boot(now), &marked, &gone).map_err(|e| at(e, "process crash"))?;
         }
         for _ in 0..2 {
             let left = history.power_cut(end, random, false);
-            check_left(left, boot(now + 1), &durable).map_err(|e| at(e, "power cut"))?;
+            check_left(left, boot(now + 1), &durable, &gone).map_err(|e| at(e, "power cut"))?;
         }
         let left = history.power_cut(end, random, true);
-        check_left(left, boot(now + 1), &BTreeSet::new()).map_err(|e| at(e, "torn sectors"))?;
+        check_left(left, boot(now + 1), &BTreeSet::new(), &gone)
+            .map_err(|e| at(e, "torn sectors"))?;
     }
     Ok(())
 }
@@ -212,6 +270,14 @@ enum Step {
         which: Which,
         before: bool,
     },
+    Punch(Vec<Range<u64>>),
+    /// Somebody fills other blocks while some are punched.
+    PunchWhileFilling {
+        punched: Vec<Range<u64>>,
+        filled: Range<u64>,
+        which: Which,
+        before: bool,
+    },
     FailAfter(u32, Failure),
     /// The process dies, the next one of the same boot opens the device.
     ProcessCrash,
@@ -233,15 +299,29 @@ fn some_blocks() -> impl Strategy<Value = Range<u64>> {
     })
 }
 
+/// Ranges in any order, which may overlap, and sometimes all.
+fn some_ranges() -> impl Strategy<Value = Vec<Range<u64>>> {
+    prop_oneof![
+        8 => prop::collection::vec(some_blocks(), 0..4),
+        1 => Just(std::iter::once(0..BLOCKS).collect()),
+    ]
+}
+
 fn some_step() -> impl Strategy<Value = Step> {
-    let which = prop_oneof![Just(Which::Data), Just(Which::Map)];
+    let which = || prop_oneof![Just(Which::Data), Just(Which::Map)];
     let failure = prop_oneof![Just(Failure::NoSpace), Just(Failure::Disk)];
     prop_oneof![
         6 => some_blocks().prop_map(Step::Fill),
         1 => some_blocks().prop_map(Step::WriteOnly),
         3 => Just(Step::Sync),
-        2 => (some_blocks(), which, any::<bool>())
+        2 => (some_blocks(), which(), any::<bool>())
             .prop_map(|(filled, which, before)| Step::SyncWhileFilling { filled, which, before }),
+        2 => some_ranges().prop_map(Step::Punch),
+        2 => (some_ranges(), some_blocks(), which(), any::<bool>()).prop_map(
+            |(punched, filled, which, before)| Step::PunchWhileFilling {
+                punched, filled, which, before
+            }
+        ),
         1 => (0_u32..6, failure).prop_map(|(calls, failure)| Step::FailAfter(calls, failure)),
         1 => Just(Step::ProcessCrash),
         1 => Just(Step::PowerCut),
@@ -282,16 +362,26 @@ impl World {
                 which,
                 before,
             } => {
-                let (blocks, disk) = (Arc::clone(&self.blocks), self.disk.clone());
-                let action = Box::new(move || drop(fill(&blocks, &disk, &filled)));
-                self.disk.set_hook(Some(Hook {
-                    which,
-                    before,
-                    action,
-                }));
+                self.fill_during(filled, which, before);
                 let result = sync(&self.blocks, &self.disk);
                 self.disk.set_hook(None);
                 result
+            }
+            Step::Punch(punched) => punch(&self.blocks, &self.disk, &punched).map(drop),
+            Step::PunchWhileFilling {
+                punched,
+                filled,
+                which,
+                before,
+            } => {
+                // Who punches sees to it that nobody fills the same blocks.
+                let touches = |it: &Range<u64>| it.start < filled.end && filled.start < it.end;
+                if !punched.iter().any(touches) {
+                    self.fill_during(filled, which, before);
+                }
+                let result = punch(&self.blocks, &self.disk, &punched);
+                self.disk.set_hook(None);
+                result.map(drop)
             }
             Step::FailAfter(calls, failure) => {
                 self.disk.fail_after(calls, failure);
@@ -317,6 +407,17 @@ impl World {
         Ok(())
     }
 
+    /// Fills blocks in the middle of what is done next.
+    fn fill_during(&self, filled: Range<u64>, which: Which, before: bool) {
+        let (blocks, disk) = (Arc::clone(&self.blocks), self.disk.clone());
+        let action = Box::new(move || drop(fill(&blocks, &disk, &filled)));
+        self.disk.set_hook(Some(Hook {
+            which,
+            before,
+            action,
+        }));
+    }
+
     /// Checks every crash of this life, then begins another with what one at its end leaves.
     fn reopen(&mut self, is_power_cut: bool) -> Result<Result<(), WriteError>, TestCaseError> {
         self.disk.heal();
@@ -329,7 +430,11 @@ impl World {
         } else {
             history.process_crash(end, &mut self.random)
         };
-        let (marked, durable) = promised(&history, end);
+        let Promises {
+            marked,
+            durable,
+            gone,
+        } = promised(&history, end);
         let expected = if is_power_cut { durable } else { marked };
         if is_power_cut {
             self.disk = Disk::new(left, self.random.below(u64::MAX));
@@ -348,12 +453,14 @@ impl World {
         });
         let found: BTreeSet<u64> = present(&self.blocks).into_iter().collect();
         prop_assert!(found.is_superset(&expected));
+        let is_back = |gone: &Range<u64>| found.range(gone.clone()).next().is_some();
+        prop_assert!(!gone.iter().any(is_back));
         Ok(Ok(()))
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(2500))]
 
     #[test]
     fn no_crash_shows_a_block_without_its_data_or_loses_a_promised_one(
@@ -530,7 +637,7 @@ fn a_sector_in_another_place_is_not_believed() {
     for (from, to) in places.iter().flat_map(|from| places.map(|to| (*from, to))) {
         let mut bad = good.clone();
         bad.map.sectors.insert(to, good.map.sector(from));
-        check_left(bad, boot(0), &BTreeSet::new()).unwrap();
+        check_left(bad, boot(0), &BTreeSet::new(), &[]).unwrap();
     }
 }
 
@@ -558,7 +665,7 @@ proptest! {
             let sector = bad.map.sectors.entry(offset / 512).or_insert([0; 512]);
             sector[narrow(offset % 512)] = byte;
         }
-        check_left(bad, boot(boots), &BTreeSet::new())?;
+        check_left(bad, boot(boots), &BTreeSet::new(), &[])?;
     }
 }
 
@@ -673,4 +780,17 @@ fn the_first_block_of_each_word_and_sector_has_its_own_bit() {
     sync(&blocks, &disk).unwrap();
     assert_eq!(present(&open(&disk, boot(1)).unwrap()), edges);
     assert_eq!(narrow(blocks.bytes_durable() / BLOCK_BYTES), edges.len());
+}
+
+#[test]
+fn a_filesystem_without_holes_is_named_and_blocks_are_taken_back_all_the_same() {
+    let (disk, blocks) = new_world();
+    fill(&blocks, &disk, &(0..4)).unwrap();
+    sync(&blocks, &disk).unwrap();
+    disk.forbid_punching();
+    let error = punch(&blocks, &disk, std::slice::from_ref(&(1..3))).unwrap_err();
+    assert!(matches!(error, WriteError::NoHoles { .. }), "{error}");
+    assert_eq!(present(&blocks), [0, 3]);
+    fill(&blocks, &disk, &(1..3)).unwrap();
+    assert_eq!(present(&blocks), [0, 1, 2, 3]);
 }

@@ -6,7 +6,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use draught_store::{BLOCK_BYTES, Device, DeviceKey, Store};
+use draught_digest::Digest;
+use draught_store::{BLOCK_BYTES, Device, DeviceKey, Store, TableChunk};
 
 pub(crate) const KEY: DeviceKey = DeviceKey([0xAB; 32]);
 pub(crate) const BLOCKS: u64 = 10_000;
@@ -73,4 +74,28 @@ macro_rules! assert_matches {
             ref value => panic!("{value:?} does not match {}", stringify!($($pattern)+)),
         }
     };
+}
+
+/// What the chunk `number` holds: more than one block.
+pub(crate) fn content(number: u64) -> Vec<u8> {
+    let mut bytes = number.to_le_bytes().repeat(625);
+    bytes.truncate(5_000);
+    bytes
+}
+
+/// That chunk, at a place.
+pub(crate) fn chunk(number: u64, place: u64) -> TableChunk {
+    TableChunk {
+        place,
+        bytes: 5_000,
+        digest: Digest::blake3(&content(number)),
+    }
+}
+
+/// Chunks one after the other, from this number on.
+pub(crate) fn chunks(first: u64, count: u64) -> Vec<TableChunk> {
+    let place = |number| (number - first) * 2 * BLOCK_BYTES;
+    (first..first + count)
+        .map(|number| chunk(number, place(number)))
+        .collect()
 }
