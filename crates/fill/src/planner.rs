@@ -1,20 +1,24 @@
 //! The planner.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ops::Range;
-use std::sync::Arc;
 
-use crate::device_map::DeviceMap;
-use crate::queue::{DeviceQueue, State};
+use crate::feed_queue::{FeedQueue, State, lane};
+use crate::lanes::Lanes;
 use crate::settings::Settings;
-use crate::{DeviceId, Failure, Fault, Fetch, FetchId, Priority, Ready};
+use crate::sources::Source;
+use crate::{
+    DeviceId, Failure, Fault, Feed, FeedId, Fetch, FetchId, ImageId, Outlook, Presence, Priority,
+    Ready, SourceId,
+};
 
 /// A fault that waits.
 #[derive(Debug)]
 struct Waiting {
     device: DeviceId,
+    range: Range<u64>,
     /// Extents that it still waits for.
-    extents: BTreeSet<u32>,
+    extents: BTreeSet<(FeedId, u32)>,
     deadline_ms: u64,
     /// Why the last attempt at one of them failed.
     failure: Option<Failure>,
@@ -22,67 +26,213 @@ struct Waiting {
 
 #[derive(Debug)]
 struct UnderWay {
-    device: DeviceId,
+    feed: FeedId,
+    source: SourceId,
     extents: Range<u32>,
+    bytes: u64,
+    since_ms: u64,
 }
 
 /// See the crate. Memory: one byte an extent, and what is wanted or under way.
 #[derive(Debug)]
-pub struct Planner {
+pub struct Planner<P> {
     settings: Settings,
-    devices: BTreeMap<DeviceId, DeviceQueue>,
-    /// Whose turn it is among devices that have equally urgent work.
-    turns: VecDeque<DeviceId>,
+    presence: P,
+    feeds: BTreeMap<FeedId, FeedQueue>,
+    /// Which feeds have chunks on a device, each with the device's index there; the oldest first.
+    on_device: HashMap<DeviceId, Vec<(FeedId, u16)>>,
+    sources: HashMap<SourceId, Source>,
+    lanes: Lanes,
     waiting: HashMap<u64, Waiting>,
     deadlines: BTreeSet<(u64, u64)>,
     under_way: BTreeMap<FetchId, UnderWay>,
+    bytes_under_way: u64,
     ready: VecDeque<Ready>,
     next_fetch: u64,
 }
 
-impl Planner {
-    /// A planner without devices.
+/// Where what a fault lacks is to come from.
+#[derive(Debug, Default)]
+struct Assignment {
+    extents: BTreeSet<(FeedId, u32)>,
+    /// Whether something of it has a source that rests after a failure.
+    blocked: Option<SourceId>,
+}
+
+impl<P: Presence> Planner<P> {
+    /// A planner without feeds.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, presence: P) -> Self {
         Self {
             settings,
-            devices: BTreeMap::new(),
-            turns: VecDeque::new(),
+            presence,
+            feeds: BTreeMap::new(),
+            on_device: HashMap::new(),
+            sources: HashMap::new(),
+            lanes: Lanes::default(),
             waiting: HashMap::new(),
             deadlines: BTreeSet::new(),
             under_way: BTreeMap::new(),
+            bytes_under_way: 0,
             ready: VecDeque::new(),
             next_fetch: 0,
         }
     }
 
-    /// Plans for a device from now on. `present` says of a range of its bytes whether it is there already.
-    pub fn add_device(
-        &mut self,
-        id: DeviceId,
-        map: Arc<DeviceMap>,
-        present: impl Fn(Range<u64>) -> bool,
-    ) {
-        self.remove_device(id);
-        self.devices.insert(id, DeviceQueue::new(map, present));
-        self.turns.push_back(id);
+    /// Plans for a feed from now on.
+    pub fn add_feed(&mut self, id: FeedId, feed: Feed) {
+        self.remove_feed(0, id);
+        let queue = FeedQueue::new(feed);
+        let used: BTreeSet<u16> = queue
+            .map
+            .chunks()
+            .iter()
+            .map(|chunk| chunk.device)
+            .collect();
+        for index in used {
+            if let Some(device) = queue.devices.get(usize::from(index)) {
+                self.on_device.entry(*device).or_default().push((id, index));
+            }
+        }
+        self.sources.entry(queue.source).or_default().feeds += 1;
+        self.feeds.insert(id, queue);
     }
 
-    /// Plans for a device no longer. Faults that wait for it fail with [`Failure::Device`]; fetches under
-    /// way may still be reported and change nothing.
-    pub fn remove_device(&mut self, id: DeviceId) {
-        if self.devices.remove(&id).is_none() {
+    /// Plans for a feed no longer. Faults that wait for it go to other feeds that have what they lack; those
+    /// for which there is none fail with [`Failure::Device`]. Fetches under way may still be reported and
+    /// change nothing. Call [`Self::next_fetch`] and [`Self::next_ready`] afterwards.
+    pub fn remove_feed(&mut self, now_ms: u64, id: FeedId) {
+        let Some(queue) = self.feeds.remove(&id) else {
+            return;
+        };
+        for device in queue.devices.iter() {
+            if let Some(feeds) = self.on_device.get_mut(device) {
+                feeds.retain(|(feed, _)| *feed != id);
+                if feeds.is_empty() {
+                    self.on_device.remove(device);
+                }
+            }
+        }
+        self.lanes.remove(queue.image, id);
+        if let Some(source) = self.sources.get_mut(&queue.source) {
+            source.feeds -= 1;
+        }
+        self.drop_source_if_unused(queue.source);
+        let tokens: BTreeSet<u64> = queue.waiters.values().flatten().copied().collect();
+        for token in tokens {
+            let Some(waiting) = self.waiting.get_mut(&token) else {
+                continue;
+            };
+            waiting.extents.retain(|(feed, _)| *feed != id);
+            let (device, range) = (waiting.device, waiting.range.clone());
+            let more = self.assign(now_ms, device, &range, &|_, _, _| true);
+            // What it waits for already is found again: only what is new is added.
+            if self.is_served(device, &range, &more) {
+                self.wait_for(token, more);
+            } else {
+                self.finish(token, Err(Failure::Device));
+            }
+        }
+    }
+
+    fn drop_source_if_unused(&mut self, id: SourceId) {
+        if self
+            .sources
+            .get(&id)
+            .is_some_and(|source| source.feeds == 0 && source.under_way == 0)
+        {
+            self.sources.remove(&id);
+        }
+    }
+
+    /// Whether an assignment brings all that a range lacks of what was known to belong there: nothing is
+    /// missing, or something is to come.
+    fn is_served(&self, device: DeviceId, range: &Range<u64>, more: &Assignment) -> bool {
+        !more.extents.is_empty() || self.presence.is_present(device, range.clone())
+    }
+
+    /// Finds where the missing chunks of a range are to come from: from feeds that fetch them already, then
+    /// from those whose source is well, then from the youngest. `may` says of a feed and extent whether it
+    /// may be used.
+    fn assign(
+        &self,
+        now_ms: u64,
+        device: DeviceId,
+        range: &Range<u64>,
+        may: &dyn Fn(FeedId, &FeedQueue, u32) -> bool,
+    ) -> Assignment {
+        let mut assignment = Assignment::default();
+        let Some(feeds) = self.on_device.get(&device) else {
+            return assignment;
+        };
+        // (rank, extents with the places that they bring) of each feed that has any.
+        let mut found = Vec::new();
+        for (age, (id, index)) in feeds.iter().rev().enumerate() {
+            let Some(queue) = self.feeds.get(id) else {
+                continue;
+            };
+            let covering = queue.map.covering(*index, range);
+            let missing = covering.filter(|(extent, chunk)| {
+                may(*id, queue, *extent) && !self.presence.is_present(device, chunk.blocks())
+            });
+            let missing: Vec<(u32, u64)> = missing
+                .map(|(extent, chunk)| (extent, chunk.place))
+                .collect();
+            if missing.is_empty() {
+                continue;
+            }
+            let is_known = |(extent, _): &(u32, u64)| queue.state(*extent) != Some(State::Idle);
+            let source = self.sources.get(&queue.source);
+            let is_blocked = source.is_some_and(|source| source.is_blocked(now_ms));
+            let rank = (is_blocked, !missing.iter().any(is_known), age);
+            found.push((rank, *id, queue.source, missing));
+        }
+        found.sort_unstable_by_key(|(rank, ..)| *rank);
+        let mut brought = HashSet::new();
+        for ((is_blocked, ..), id, source, missing) in found {
+            for (extent, place) in missing {
+                if brought.insert(place) {
+                    assignment.extents.insert((id, extent));
+                    if is_blocked {
+                        assignment.blocked = Some(source);
+                    }
+                }
+            }
+        }
+        assignment
+    }
+
+    /// Lets a fault wait for what was assigned.
+    fn wait_for(&mut self, token: u64, assignment: Assignment) {
+        let Some(waiting) = self.waiting.get_mut(&token) else {
+            return;
+        };
+        let is_new = |need: &(FeedId, u32)| !waiting.extents.contains(need);
+        let new: Vec<(FeedId, u32)> = assignment.extents.into_iter().filter(is_new).collect();
+        waiting.extents.extend(&new);
+        if waiting.extents.is_empty() {
+            self.finish(token, Ok(()));
             return;
         }
-        self.turns.retain(|turn| *turn != id);
-        let waiting = self
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| waiting.device == id);
-        let mut tokens: Vec<u64> = waiting.map(|(token, _)| *token).collect();
-        tokens.sort_unstable();
-        for token in tokens {
-            self.finish(token, Err(Failure::Device));
+        for (feed, extent) in new {
+            self.want(feed, extent, Priority::Demand);
+            if let Some(queue) = self.feeds.get_mut(&feed) {
+                queue.waiters.entry(extent).or_default().push(token);
+            }
+        }
+    }
+
+    fn want(&mut self, feed: FeedId, extent: u32, priority: Priority) {
+        let Some(queue) = self.feeds.get_mut(&feed) else {
+            return;
+        };
+        queue.want(extent, priority);
+        let is_queued = queue.state(extent) == Some(State::Queued(priority));
+        let lane = lane(priority);
+        if let Some(listed) = queue.is_listed.get_mut(lane).filter(|_| is_queued)
+            && !std::mem::replace(listed, true)
+        {
+            self.lanes.push(lane, queue.image, feed);
         }
     }
 
@@ -94,70 +244,144 @@ impl Planner {
             range,
             token,
         } = fault;
-        let Some(queue) = self.devices.get_mut(&device) else {
-            self.ready.push_back(Ready {
-                token,
-                result: Err(Failure::Device),
-            });
+        let assignment = self.assign(now_ms, device, &range, &|_, _, _| true);
+        if assignment.extents.is_empty() {
+            // Nothing is missing, or only what nobody can have come for.
+            let is_known = self.on_device.contains_key(&device)
+                || self.presence.is_present(device, range.clone());
+            let result = if is_known {
+                Ok(())
+            } else {
+                Err(Failure::Device)
+            };
+            self.ready.push_back(Ready { token, result });
             return;
-        };
-        let covering = queue.map.covering(&range);
-        if !covering.is_empty() {
-            queue.note_fault(&covering);
         }
-        let missing = |extent: &u32| queue.state(*extent) != Some(State::Present);
-        let extents: BTreeSet<u32> = covering.filter(missing).collect();
-        let patience_ms = match queue.given_up {
-            _ if extents.is_empty() => {
-                let result = Ok(());
+        let given_up = |source: &SourceId| self.sources.get(source)?.given_up;
+        let sources = assignment
+            .extents
+            .iter()
+            .filter_map(|(feed, _)| self.feeds.get(feed));
+        let failure = sources
+            .map(|queue| queue.source)
+            .find_map(|source| given_up(&source));
+        let patience_ms = match (failure, assignment.blocked) {
+            (Some(_), Some(blocked)) if given_up(&blocked).is_some() => {
+                let result = Err(given_up(&blocked).unwrap_or(Failure::Refused));
                 self.ready.push_back(Ready { token, result });
                 return;
             }
-            Some(failure) if queue.blocked_until_ms > now_ms => {
-                let result = Err(failure);
-                self.ready.push_back(Ready { token, result });
-                return;
-            }
-            Some(_) => self.settings.probe_ms.min(self.settings.deadline_ms),
-            None => self.settings.deadline_ms,
+            (Some(_), _) => self.settings.probe_ms.min(self.settings.deadline_ms),
+            (None, _) => self.settings.deadline_ms,
         };
-        for extent in &extents {
-            queue.want(*extent, Priority::Demand);
-            queue.waiters.entry(*extent).or_default().push(token);
-        }
         let deadline_ms = now_ms.saturating_add(patience_ms);
         self.deadlines.insert((deadline_ms, token));
-        self.waiting.insert(
-            token,
-            Waiting {
-                device,
-                extents,
-                deadline_ms,
-                failure: None,
-            },
-        );
+        let extents: Vec<(FeedId, u32)> = assignment.extents.iter().copied().collect();
+        let waiting = Waiting {
+            device,
+            range,
+            extents: BTreeSet::new(),
+            deadline_ms,
+            failure: None,
+        };
+        self.waiting.insert(token, waiting);
+        self.wait_for(token, assignment);
+        self.read_ahead(&extents, true);
     }
 
-    /// Looks again what of a range of a device is present, by `present` as for [`Self::add_device`]: a disk
-    /// that failed may have lost what was filled. The next fault has it fetched again.
-    pub fn recheck(
-        &mut self,
-        device: DeviceId,
-        range: &Range<u64>,
-        present: impl Fn(Range<u64>) -> bool,
-    ) {
-        if let Some(queue) = self.devices.get_mut(&device) {
-            queue.recheck(range, present);
+    /// A read of a device that lacks nothing: whoever reads on is fetched ahead for. Whether there is more to
+    /// fetch because of it: call [`Self::next_fetch`] then.
+    pub fn touched(&mut self, device: DeviceId, range: &Range<u64>) -> bool {
+        let Some((feed, index)) = self.on_device.get(&device).and_then(|feeds| feeds.last()) else {
+            return false;
+        };
+        let Some(queue) = self.feeds.get(feed) else {
+            return false;
+        };
+        let covering = queue.map.covering(*index, range);
+        let extents: Vec<(FeedId, u32)> = covering.map(|(extent, _)| (*feed, extent)).collect();
+        self.read_ahead(&extents, false)
+    }
+
+    /// Notes what is read, to know who reads on and who reads everywhere.
+    fn read_ahead(&mut self, extents: &[(FeedId, u32)], missed: bool) -> bool {
+        let (mut wanted, mut missed_first) = (Vec::new(), Vec::new());
+        let mut at = 0;
+        while let Some((feed, first)) = extents.get(at).copied() {
+            let mut end = first + 1;
+            at += 1;
+            while let Some((_, extent)) = extents
+                .get(at)
+                .filter(|(other, extent)| *other == feed && *extent <= end)
+            {
+                end = end.max(extent + 1);
+                at += 1;
+            }
+            let Some(queue) = self.feeds.get_mut(&feed) else {
+                continue;
+            };
+            let FeedQueue {
+                map,
+                readahead,
+                waiters,
+                ..
+            } = queue;
+            let is_first = |extent: &u32| waiters.get(extent).is_some_and(|all| all.len() == 1);
+            let ahead = readahead.note(map, &(first..end), &self.settings);
+            wanted.extend(ahead.map(|extents| (feed, extents)));
+            for extent in (first..end).filter(|extent| missed && is_first(extent)) {
+                missed_first.push((feed, extent));
+                let region = readahead.missed(map, extent, &self.settings);
+                wanted.extend(region.map(|extents| (feed, extents)));
+            }
+        }
+        let is_more = !wanted.is_empty();
+        for (feed, extents) in wanted {
+            self.prefetch(feed, extents, Priority::Prefetch);
+        }
+        for (feed, extent) in missed_first {
+            self.want_around(feed, extent);
+        }
+        is_more
+    }
+
+    /// A source of feeds that were added takes about so long to answer, as somebody else saw it.
+    pub fn expect_latency(&mut self, source: SourceId, latency_ms: u64) {
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.pace.expect(latency_ms);
         }
     }
 
-    /// Wants extents of a device (by index in its map) that nobody waits for yet.
-    pub fn prefetch(&mut self, device: DeviceId, extents: Range<u32>, priority: Priority) {
-        let Some(queue) = self.devices.get_mut(&device) else {
+    /// Wants what lies around an extent that was missed, if its source is so far away that this costs nothing.
+    fn want_around(&mut self, feed: FeedId, extent: u32) {
+        let Some(queue) = self.feeds.get_mut(&feed) else {
             return;
         };
+        let source = self.sources.get(&queue.source);
+        let window = source.map_or(0, |source| source.pace.window(&self.settings));
+        if window > 0 {
+            let around = queue.around(extent, window, &self.settings, &self.presence);
+            self.prefetch(feed, around, Priority::Prefetch);
+        }
+    }
+
+    /// Wants extents of a feed (by index in its map) that nobody waits for yet, in that order. Call
+    /// [`Self::next_fetch`] afterwards.
+    pub fn prefetch(
+        &mut self,
+        feed: FeedId,
+        extents: impl IntoIterator<Item = u32>,
+        priority: Priority,
+    ) {
         for extent in extents {
-            queue.want(extent, priority);
+            self.want(feed, extent, priority);
+        }
+    }
+
+    /// Forgets what is queued for an image and nobody waits for.
+    pub fn cancel_prefetch(&mut self, image: ImageId) {
+        for queue in self.feeds.values_mut().filter(|queue| queue.image == image) {
+            queue.clear_prefetches();
         }
     }
 
@@ -170,8 +394,8 @@ impl Planner {
 
     fn forget(&mut self, token: u64, waiting: &Waiting) {
         self.deadlines.remove(&(waiting.deadline_ms, token));
-        if let Some(queue) = self.devices.get_mut(&waiting.device) {
-            for extent in &waiting.extents {
+        for (feed, extent) in &waiting.extents {
+            if let Some(queue) = self.feeds.get_mut(feed) {
                 queue.leave(*extent, token);
             }
         }
@@ -185,16 +409,24 @@ impl Planner {
     }
 
     /// The next fetch to start, if any may be started now. Call again until there is none, after every
-    /// other call that changes something.
+    /// other call that changes something, and then [`Self::next_ready`].
     pub fn next_fetch(&mut self, now_ms: u64) -> Option<Fetch> {
-        if self.under_way.len() >= self.settings.fetches_max {
-            return None;
-        }
         for priority in [Priority::Demand, Priority::Prefetch, Priority::Background] {
-            for _ in 0..self.turns.len() {
-                let id = self.turns.pop_front()?;
-                self.turns.push_back(id);
-                let fetch = self.fetch_of(id, priority, now_ms);
+            let mut turns = self.lanes.turns(lane(priority));
+            while let Some((image, feed)) = turns.next(&mut self.lanes) {
+                let fetch = self.fetch_of(feed, priority, now_ms);
+                let has_more = self
+                    .feeds
+                    .get_mut(&feed)
+                    .is_some_and(|queue| queue.front(priority).is_some());
+                if !has_more {
+                    self.lanes.take(lane(priority), image, feed);
+                    let queue = self.feeds.get_mut(&feed);
+                    if let Some(listed) = queue.and_then(|it| it.is_listed.get_mut(lane(priority)))
+                    {
+                        *listed = false;
+                    }
+                }
                 if fetch.is_some() {
                     return fetch;
                 }
@@ -203,93 +435,238 @@ impl Planner {
         None
     }
 
-    fn fetch_of(&mut self, id: DeviceId, priority: Priority, now_ms: u64) -> Option<Fetch> {
-        let queue = self.devices.get_mut(&id)?;
-        let full = queue.under_way >= self.settings.fetches_per_device_max;
-        if full || queue.blocked_until_ms > now_ms || queue.most_urgent() != Some(priority) {
+    fn fetch_of(&mut self, id: FeedId, priority: Priority, now_ms: u64) -> Option<Fetch> {
+        let total = (self.under_way.len(), self.bytes_under_way);
+        let queue = self.feeds.get_mut(&id)?;
+        let source = self.sources.get_mut(&queue.source)?;
+        let is_free =
+            source.has_room(priority, total, &self.settings) && !source.is_blocked(now_ms);
+        let first = queue.front(priority)?;
+        if queue.is_present(first, &self.presence) {
+            // It came from elsewhere in the meantime.
+            self.settle_filled(id, first);
+            return self.fetch_of(id, priority, now_ms);
+        }
+        if !is_free {
             return None;
         }
-        let extents = queue.take(priority, &self.settings)?;
+        let extents = queue.take(first, priority, &self.settings, &self.presence)?;
         let range = queue.stored(&extents)?;
+        let bytes = range.end.saturating_sub(range.start);
+        source.under_way += 1;
+        self.bytes_under_way += bytes;
         let fetch = FetchId(self.next_fetch);
         self.next_fetch += 1;
         self.under_way.insert(
             fetch,
             UnderWay {
-                device: id,
+                feed: id,
+                source: queue.source,
                 extents: extents.clone(),
+                bytes,
+                since_ms: now_ms,
             },
         );
         Some(Fetch {
             id: fetch,
-            device: id,
+            feed: id,
             extents,
             range,
             priority,
         })
     }
 
+    /// Part of a fetch is on the devices already: whoever waits for no more than that goes on. Call
+    /// [`Self::next_ready`] afterwards.
+    pub fn filled(&mut self, id: FetchId, extents: Range<u32>) {
+        let Some(under_way) = self.under_way.get(&id) else {
+            return;
+        };
+        let (feed, all) = (under_way.feed, under_way.extents.clone());
+        for extent in extents.start.max(all.start)..extents.end.min(all.end) {
+            self.settle_filled(feed, extent);
+        }
+    }
+
     /// A fetch has ended. `Ok`: the extents listed failed for these reasons, all others are present on
-    /// the device. `Err`: none is. Call [`Self::next_fetch`] and [`Self::next_ready`] afterwards.
+    /// the devices. `Err`: none is but what [`Self::filled`] told. Call [`Self::next_fetch`] and
+    /// [`Self::next_ready`] afterwards.
     pub fn fetched(
         &mut self,
         now_ms: u64,
         id: FetchId,
         result: Result<Vec<(u32, Failure)>, Failure>,
     ) {
-        let Some(UnderWay { device, extents }) = self.under_way.remove(&id) else {
+        let Some(UnderWay {
+            feed,
+            source: source_id,
+            extents,
+            bytes,
+            since_ms,
+        }) = self.under_way.remove(&id)
+        else {
             return;
         };
-        let Some(queue) = self.devices.get_mut(&device) else {
-            return;
-        };
-        queue.under_way = queue.under_way.saturating_sub(1);
+        self.bytes_under_way = self.bytes_under_way.saturating_sub(bytes);
         let failures: BTreeMap<u32, Failure> = match result {
             Ok(failed) => failed.into_iter().collect(),
             Err(failure) => extents.clone().map(|extent| (extent, failure)).collect(),
         };
-        back_off(queue, now_ms, failures.values().copied(), &self.settings);
+        if let Some(source) = self.sources.get_mut(&source_id) {
+            source.under_way = source.under_way.saturating_sub(1);
+            if failures.is_empty() {
+                source.pace.note(bytes, now_ms.saturating_sub(since_ms));
+            }
+            source.learn(now_ms, failures.values().copied(), &self.settings);
+        }
+        self.drop_source_if_unused(source_id);
         for extent in extents {
+            let queue = self.feeds.get(&feed);
+            if queue.is_none_or(|queue| queue.state(extent) != Some(State::UnderWay)) {
+                // Told before, present before, or nobody's any more.
+                continue;
+            }
             match failures.get(&extent) {
-                None => self.settle_filled(device, extent),
-                Some(failure) => self.settle_failed(device, extent, *failure),
+                None => self.settle_filled(feed, extent),
+                Some(failure) => self.settle_failed(now_ms, feed, extent, *failure),
             }
         }
     }
 
-    fn settle_filled(&mut self, device: DeviceId, extent: u32) {
-        let Some(queue) = self.devices.get_mut(&device) else {
+    fn settle_filled(&mut self, feed: FeedId, extent: u32) {
+        let Some(queue) = self.feeds.get_mut(&feed) else {
             return;
         };
         for token in queue.filled(extent) {
             let Some(waiting) = self.waiting.get_mut(&token) else {
                 continue;
             };
-            waiting.extents.remove(&extent);
+            waiting.extents.remove(&(feed, extent));
             if waiting.extents.is_empty() {
                 self.finish(token, Ok(()));
             }
         }
     }
 
-    fn settle_failed(&mut self, device: DeviceId, extent: u32, failure: Failure) {
-        let Some(queue) = self.devices.get_mut(&device) else {
+    fn settle_failed(&mut self, now_ms: u64, feed: FeedId, extent: u32, failure: Failure) {
+        let Some(queue) = self.feeds.get_mut(&feed) else {
             return;
         };
-        for token in queue.waiters.get(&extent).into_iter().flatten() {
-            if let Some(waiting) = self.waiting.get_mut(token) {
+        queue.set(extent, State::Idle);
+        let tokens = queue.waiters.get(&extent).cloned().unwrap_or_default();
+        if tokens.is_empty() {
+            // What nobody waits for is asked for again when somebody does.
+            return;
+        }
+        let final_here = match failure {
+            Failure::NoSpace | Failure::Device => true,
+            Failure::Unavailable { .. } => false,
+            Failure::Refused | Failure::Corrupt => {
+                let attempts = queue.attempts.entry(extent).or_default();
+                *attempts = attempts.saturating_add(1);
+                *attempts >= self.settings.attempts_max
+            }
+        };
+        let source = queue.source;
+        let given_up = self.sources.get(&source).and_then(|source| source.given_up);
+        let is_final = final_here
+            || given_up.is_some()
+                && matches!(failure, Failure::Unavailable { .. } | Failure::Refused);
+        let mut stays = Vec::new();
+        for token in tokens {
+            if let Some(waiting) = self.waiting.get_mut(&token) {
                 waiting.failure = Some(failure);
             }
+            let is_disk = matches!(failure, Failure::NoSpace | Failure::Device);
+            if is_disk || !self.go_elsewhere(now_ms, token, feed, extent) {
+                stays.push(token);
+            }
         }
-        let Some(waiters) = queue.failed(extent, failure, &self.settings) else {
+        if stays.is_empty() {
             return;
-        };
-        if let Failure::Unavailable { .. } | Failure::Refused = failure {
-            queue.given_up = Some(failure);
         }
-        for token in waiters {
+        if !is_final {
+            self.want(feed, extent, Priority::Demand);
+            return;
+        }
+        if let Failure::Unavailable { .. } | Failure::Refused = failure
+            && let Some(source) = self.sources.get_mut(&source)
+        {
+            source.given_up = Some(failure);
+        }
+        for token in stays {
+            self.forget_attempts(token);
             self.finish(token, Err(failure));
         }
+        if let Some(queue) = self.feeds.get_mut(&feed) {
+            queue.attempts.remove(&extent);
+        }
+    }
+
+    /// A fault is given up: whoever comes next begins anew, with all feeds that have what it lacked.
+    fn forget_attempts(&mut self, token: u64) {
+        let Some(waiting) = self.waiting.get(&token) else {
+            return;
+        };
+        let feeds = self.on_device.get(&waiting.device);
+        for (feed, index) in feeds.into_iter().flatten() {
+            if let Some(queue) = self.feeds.get_mut(feed)
+                && !queue.attempts.is_empty()
+            {
+                let covering = queue.map.covering(*index, &waiting.range);
+                let extents: Vec<u32> = covering.map(|(extent, _)| extent).collect();
+                for extent in extents {
+                    queue.attempts.remove(&extent);
+                }
+            }
+        }
+    }
+
+    /// Lets a fault wait for another feed instead of one that failed, if there is one with a source that is
+    /// well for all that this extent was to bring.
+    fn go_elsewhere(&mut self, now_ms: u64, token: u64, from: FeedId, extent: u32) -> bool {
+        let Some(waiting) = self.waiting.get(&token) else {
+            return true;
+        };
+        let device = waiting.device;
+        let Some(queue) = self.feeds.get(&from) else {
+            return false;
+        };
+        let chunks = queue
+            .map
+            .extent(extent)
+            .map(|extent| queue.map.chunks_of(extent));
+        let missing = chunks.into_iter().flatten().filter(|chunk| {
+            let blocks = chunk.blocks();
+            queue.devices.get(usize::from(chunk.device)) == Some(&device)
+                && blocks.start < waiting.range.end
+                && waiting.range.start < blocks.end
+                && !self.presence.is_present(device, blocks)
+        });
+        let missing: Vec<Range<u64>> = missing.map(|chunk| chunk.blocks()).collect();
+        let may = |id: FeedId, other: &FeedQueue, extent: u32| {
+            let source = self.sources.get(&other.source);
+            let attempts = other.attempts.get(&extent).copied().unwrap_or(0);
+            id != from
+                && source.is_some_and(|source| !source.is_blocked(now_ms))
+                && attempts < self.settings.attempts_max
+        };
+        let mut all = Assignment::default();
+        for blocks in &missing {
+            let one = self.assign(now_ms, device, blocks, &may);
+            if one.extents.is_empty() {
+                return false;
+            }
+            all.extents.extend(one.extents);
+        }
+        if let Some(waiting) = self.waiting.get_mut(&token) {
+            waiting.extents.remove(&(from, extent));
+        }
+        if let Some(queue) = self.feeds.get_mut(&from) {
+            queue.leave(extent, token);
+        }
+        self.wait_for(token, all);
+        true
     }
 
     /// The next fault that is answered. Call again until there is none.
@@ -302,7 +679,7 @@ impl Planner {
     #[must_use]
     pub fn next_timeout(&self) -> Option<u64> {
         let deadline = self.deadlines.first().map(|(deadline_ms, _)| *deadline_ms);
-        let blocked = self.devices.values().map(|queue| queue.blocked_until_ms);
+        let blocked = self.sources.values().map(|source| source.blocked_until_ms);
         let blocked = blocked.filter(|until_ms| *until_ms > 0).min();
         deadline.into_iter().chain(blocked).min()
     }
@@ -310,64 +687,61 @@ impl Planner {
     /// Time has come: faults whose deadline is over fail. Call [`Self::next_fetch`] and
     /// [`Self::next_ready`] afterwards.
     pub fn timeout(&mut self, now_ms: u64) {
-        for queue in self.devices.values_mut() {
-            if queue.blocked_until_ms <= now_ms {
-                queue.blocked_until_ms = 0;
+        for source in self.sources.values_mut() {
+            if source.blocked_until_ms <= now_ms {
+                source.blocked_until_ms = 0;
             }
         }
         while let Some((deadline_ms, token)) = self.deadlines.first().copied() {
             if deadline_ms > now_ms {
                 return;
             }
-            let waiting = self.waiting.get(&token);
-            let failure = waiting.and_then(|waiting| waiting.failure);
-            let failure = failure.unwrap_or(Failure::Unavailable {
+            let Some(waiting) = self.waiting.get(&token) else {
+                self.deadlines.remove(&(deadline_ms, token));
+                continue;
+            };
+            // It may have come by another way than the one that was waited for.
+            let missing = waiting.extents.iter().filter(|(feed, extent)| {
+                let queue = self.feeds.get(feed);
+                queue.is_some_and(|queue| !queue.is_present(*extent, &self.presence))
+            });
+            let sources: BTreeSet<u32> = missing
+                .filter_map(|(feed, _)| self.feeds.get(feed).map(|queue| queue.source.0))
+                .collect();
+            if sources.is_empty() {
+                self.finish(token, Ok(()));
+                continue;
+            }
+            let failure = waiting.failure.unwrap_or(Failure::Unavailable {
                 retry_after_ms: None,
             });
-            let device = waiting.map(|waiting| waiting.device);
-            if let Some(queue) = device.and_then(|device| self.devices.get_mut(&device)) {
-                let rest_ms = now_ms.saturating_add(self.settings.backoff_max_ms);
-                queue.blocked_until_ms = queue.blocked_until_ms.max(rest_ms);
-                queue.given_up = Some(failure);
+            for source in sources {
+                if let Some(source) = self.sources.get_mut(&SourceId(source)) {
+                    source.give_up(now_ms, failure, &self.settings);
+                }
             }
             self.finish(token, Err(failure));
         }
     }
-}
 
-/// A device whose source failed rests for a while; one that delivered does not.
-fn back_off(
-    queue: &mut DeviceQueue,
-    now_ms: u64,
-    failures: impl Iterator<Item = Failure>,
-    settings: &Settings,
-) {
-    let mut asked_ms = None;
-    let mut failed = false;
-    for failure in failures {
-        match failure {
-            Failure::Unavailable { retry_after_ms } => {
-                failed = true;
-                asked_ms = asked_ms.max(retry_after_ms);
+    /// What there is to do, in numbers.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        let mut extents_queued = [0; 3];
+        for queue in self.feeds.values() {
+            for (sum, count) in extents_queued.iter_mut().zip(queue.queued) {
+                *sum += count;
             }
-            Failure::Refused => failed = true,
-            // The source answers; what it answers is counted extent by extent.
-            Failure::Corrupt | Failure::NoSpace | Failure::Device => {}
+        }
+        let resting = self
+            .sources
+            .values()
+            .filter(|source| source.blocked_until_ms > 0);
+        Outlook {
+            faults_waiting: self.waiting.len(),
+            fetches_under_way: self.under_way.len(),
+            sources_backing_off: resting.count(),
+            extents_queued,
         }
     }
-    if !failed {
-        queue.failures = 0;
-        queue.blocked_until_ms = 0;
-        queue.given_up = None;
-        return;
-    }
-    let doubled = settings
-        .backoff_min_ms
-        .saturating_mul(1 << queue.failures.min(16));
-    queue.failures = queue.failures.saturating_add(1);
-    let wait_ms = asked_ms
-        .unwrap_or(0)
-        .max(doubled)
-        .min(settings.backoff_max_ms);
-    queue.blocked_until_ms = now_ms.saturating_add(wait_ms);
 }

@@ -15,19 +15,43 @@ pub struct Settings {
     pub backoff_max_ms: u64,
     /// Attempts at what is corrupt or refused.
     pub attempts_max: u8,
-    /// Fetches under way in one device. One connection rarely fills a link; beyond a handful they only
-    /// compete.
-    pub fetches_per_device_max: usize,
-    /// Fetches under way in all. Times [`Self::fetch_bytes_max`]: the stored bytes held in memory.
+    /// Fetches under way from one source. One connection rarely fills a link, and where each takes its
+    /// time, a start needs many; more than some ten only compete.
+    pub fetches_per_source_max: usize,
+    /// The same from a source that is far away, where each takes its time and bytes are few: more wait side by
+    /// side. As many as two browsers open.
+    pub far_fetches_per_source_max: usize,
+    /// Fetches under way in all, but that a source without any may always start one.
     pub fetches_max: usize,
+    /// Stored bytes under way in all, from which on no fetch is started, likewise: what is held in memory.
+    pub bytes_under_way_max: u64,
     /// Stored bytes of a fetch, unless one extent alone is larger: beyond this a larger request is no
     /// faster, and its first reader waits for all of it.
     pub fetch_bytes_max: u64,
+    /// The same for what nobody waits for and nobody is expected to: fewer, larger requests.
+    pub background_fetch_bytes_max: u64,
     /// Stored bytes between two extents that are read along rather than asked for apart.
     pub gap_bytes_max: u64,
-    /// Files read one after the other before what follows is fetched along: a reader of one file gets
+    /// The same for prefetches: what a link of 100 MB/s delivers in 3 ms, less than any round trip
+    /// beyond the own network.
+    pub prefetch_gap_bytes_max: u64,
+    /// Files read one after the other, or near each other, before what follows or lies between is fetched
+    /// along: a reader of one file gets
     /// what covers it and no more, however large it is.
     pub sequential_files_min: usize,
+    /// Stored bytes that are fetched ahead of a sequential reader at least: one fetch.
+    pub readahead_bytes_min: u64,
+    /// Stored bytes that are fetched ahead of a sequential reader at most: what a link of 100 MB/s
+    /// delivers in the round trip of 80 ms that goes around half of the world.
+    pub readahead_bytes_max: u64,
+    /// Milliseconds to a source and back from which on what lies around a miss is fetched along. Below, as in
+    /// the own network, asking again is cheap, and what nobody reads is not worth its bytes.
+    pub far_ms: u64,
+    /// Stored bytes around a miss that are fetched along at most.
+    pub around_bytes_max: u64,
+    /// How many bytes are fetched along for each that was asked for, at most: a reader of little here and
+    /// there in a large image does not get all of it.
+    pub around_factor_max: u64,
 }
 
 impl Default for Settings {
@@ -38,11 +62,20 @@ impl Default for Settings {
             backoff_min_ms: 50,
             backoff_max_ms: 2_000,
             attempts_max: 3,
-            fetches_per_device_max: 4,
-            fetches_max: 16,
-            fetch_bytes_max: 2 << 20,
+            fetches_per_source_max: 12,
+            far_fetches_per_source_max: 24,
+            fetches_max: 24,
+            bytes_under_way_max: 24 << 20,
+            fetch_bytes_max: 1 << 20,
+            background_fetch_bytes_max: 4 << 20,
             gap_bytes_max: 16 << 10,
+            prefetch_gap_bytes_max: 256 << 10,
             sequential_files_min: 8,
+            readahead_bytes_min: 1 << 20,
+            readahead_bytes_max: 8 << 20,
+            far_ms: 15,
+            around_bytes_max: 2 << 20,
+            around_factor_max: 4,
         }
     }
 }

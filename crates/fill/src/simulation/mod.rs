@@ -1,0 +1,6 @@
+//! Whole planners in simulated time.
+
+mod one_image;
+mod schedules;
+mod sharing;
+mod world;
