@@ -73,7 +73,7 @@ fn refused(
 }
 
 /// What the kernel has to say about the last failure, one message a read.
-fn explanation(context: &OwnedFd) -> String {
+pub(crate) fn explanation(context: &OwnedFd) -> String {
     let mut text = String::new();
     let mut buffer = [0; 1024];
     for _ in 0..EXPLANATION_LINES_MAX {
@@ -131,18 +131,12 @@ impl Detached {
         })
     }
 
-    /// Sets how far the kernel reads ahead in it: the largest event that a sequential reader raises.
-    ///
-    /// # Errors
-    /// What writing to sysfs says.
-    pub fn set_readahead(&self, kib: u32) -> io::Result<()> {
-        for bdi in &self.bdis {
-            fs_err::write(
-                Path::new(BDIS).join(bdi).join("read_ahead_kb"),
-                kib.to_string(),
-            )?;
+    /// How far the kernel reads ahead in it.
+    #[must_use]
+    pub fn readahead(&self) -> Readahead {
+        Readahead {
+            bdis: self.bdis.clone(),
         }
-        Ok(())
     }
 
     /// The root directory of the mount, to look into it before anybody else can.
@@ -165,6 +159,30 @@ impl Detached {
                 source: errno.into(),
             }
         })
+    }
+}
+
+/// How far the kernel reads ahead in a filesystem.
+#[derive(Debug, Clone, Default)]
+pub struct Readahead {
+    bdis: Vec<OsString>,
+}
+
+impl Readahead {
+    /// Sets it: the largest read that a sequential reader makes. Does nothing when the filesystem is gone:
+    /// its name is never given out again before the next boot.
+    ///
+    /// # Errors
+    /// What writing to sysfs says.
+    pub fn set(&self, kib: u32) -> io::Result<()> {
+        for bdi in &self.bdis {
+            let file = Path::new(BDIS).join(bdi).join("read_ahead_kb");
+            match fs_err::write(file, kib.to_string()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }
 
