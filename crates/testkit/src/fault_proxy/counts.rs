@@ -156,6 +156,8 @@ pub struct Logged {
     pub received_bytes: u64,
     /// Bytes of the response's body that were handed to the client.
     pub sent_bytes: u64,
+    /// Whether it carried credentials.
+    pub authorized: bool,
     /// Whether a rule changed anything about it.
     pub faulty: bool,
     /// Whether it has ended, well or not; never, if its connection was cut off from here.
@@ -208,6 +210,7 @@ impl Recorder {
             status: None,
             received_bytes: 0,
             sent_bytes: 0,
+            authorized: false,
             faulty: false,
             ended: false,
         });

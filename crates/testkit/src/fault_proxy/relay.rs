@@ -77,6 +77,9 @@ impl Relay {
                 .lock()
                 .begin(head.word(0), head.word(1), range);
             self.id = id;
+            if let Some(entry) = self.shared.recorder.lock().entry(id) {
+                entry.authorized = head.header("authorization").is_some();
+            }
             let result = self.request(head).await;
             if let Some(entry) = self.shared.recorder.lock().entry(id) {
                 entry.ended = true;
