@@ -1,5 +1,6 @@
 //! The bootstrap of an image, as a layer of its own.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Read, Write};
 
 use draught_codec::HashingWriter;
@@ -7,7 +8,7 @@ use draught_digest::{Algorithm, Digest};
 use draught_rafs::blob::BlobInfo;
 use draught_rafs::bootstrap::{self, Input, chunk_indexes_in_order};
 use draught_tar::WriteError as TarWriteError;
-use draught_tree::{Entry, EntryKind, Meta, Tree};
+use draught_tree::{Entry, EntryKind, Kind, Meta, NodeId, Tree};
 
 use crate::options::PackOptions;
 use crate::spool::{Spool, Spooled};
@@ -59,10 +60,25 @@ fn spool_failed(source: io::Error) -> FinishError {
     FinishError::Spool { source }
 }
 
+/// The files of a tree that are to be fetched first, each once.
+fn prefetched(tree: &Tree, options: &PackOptions) -> Vec<NodeId> {
+    let mut seen = BTreeSet::new();
+    let nodes = options.prefetch.iter().filter_map(|path| tree.lookup(path));
+    let has_content = |node: &NodeId| match &tree.node(*node).kind {
+        Kind::File { chunks, .. } => !chunks.is_empty(),
+        _ => false,
+    };
+    nodes
+        .filter(has_content)
+        .filter(|node| seen.insert(*node))
+        .collect()
+}
+
 /// Writes a bootstrap.
 fn write_to(
     tree: &Tree,
     blobs: &[BlobInfo],
+    prefetch: &[NodeId],
     options: &PackOptions,
     out: &mut impl Write,
 ) -> Result<bootstrap::Summary, bootstrap::WriteError> {
@@ -70,7 +86,7 @@ fn write_to(
         tree,
         blobs,
         chunk_indexes: &chunk_indexes_in_order(tree),
-        prefetch: &[],
+        prefetch,
     };
     let options = bootstrap::Options {
         chunk_bytes: options.chunk_bytes,
@@ -87,7 +103,7 @@ pub(crate) fn write_raw(
     options: &PackOptions,
 ) -> Result<Vec<u8>, bootstrap::WriteError> {
     let mut out = Vec::new();
-    write_to(tree, blobs, options, &mut out)?;
+    write_to(tree, blobs, &[], options, &mut out)?;
     Ok(out)
 }
 
@@ -100,7 +116,8 @@ pub(crate) fn write(
     // Through a file: tar states a size before the content, and bootstraps of large images are large.
     let raw = Spool::new(&options.spool_dir).map_err(spool_failed)?;
     let mut raw = BufWriter::with_capacity(BUFFER_BYTES, raw);
-    let summary = write_to(tree, blobs, options, &mut raw)
+    let prefetch = prefetched(tree, options);
+    let summary = write_to(tree, blobs, &prefetch, options, &mut raw)
         .map_err(|source| FinishError::Bootstrap { source })?;
     let raw = raw
         .into_inner()

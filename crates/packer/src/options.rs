@@ -39,6 +39,9 @@ pub struct PackOptions {
     /// Whether each blob holds a bootstrap of its layer alone: what tools need that take layers apart
     /// or put them together anew. No reader of images needs it.
     pub layer_bootstraps: bool,
+    /// Paths of files that a start of the image reads, in that order: they become its prefetch table, which
+    /// readers fetch before anybody asks. What the image does not have is left out.
+    pub prefetch: Vec<Vec<u8>>,
     /// Threads that compress.
     pub threads: NonZeroUsize,
     /// Where blobs lie until they are pushed: unlinked files, so nothing is left after a crash.
@@ -60,6 +63,7 @@ impl Default for PackOptions {
             chunk_bytes: 1 << 20,
             batch_bytes: 0,
             layer_bootstraps: true,
+            prefetch: Vec::new(),
             threads: std::thread::available_parallelism()
                 .unwrap_or(NonZeroUsize::MIN)
                 .min(NonZeroUsize::MIN.saturating_add(THREADS_MAX - 1)),
