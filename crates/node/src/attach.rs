@@ -1,22 +1,27 @@
 //! Attaching: from a reference to a metadata image and the devices that it needs.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use draught_digest::{Algorithm, Digest, Hasher};
-use draught_erofs::{Options, Placement};
-use draught_fill::{DeviceMap, MapError};
-use draught_importer::{Import, ImportError, Limits, Read, Step};
+use draught_digest::Digest;
+use draught_erofs::Options;
+use draught_fill::{FeedMap, MapError};
+use draught_importer::{Import, ImportError, Limits, Opened, Read, Step};
 use draught_oci::{Manifest, Platform};
 use draught_source::{Repository, Source, SourceError};
 use draught_store::Store;
-use draught_tree::{BLOCK_BYTES, BlobId, Tree};
+use draught_tree::{BlobId, ChunkId, Kind, NodeId, Tree};
 
-use crate::mounts::{METADATA, RECORD};
-use crate::record::{DeviceRecord, ImageRecord, VERSION, device_key, encode_map, map_file};
+use crate::place::{PlaceError, Placed, place};
+use crate::record::{
+    BlobRecord, DEVICES_MAX, DeviceRecord, ImageRecord, METADATA, RECORD, VERSION, encode_feed,
+    feed_file,
+};
 use crate::source::{OriginError, open_repository};
-use crate::state::Origin;
+use crate::state::{Origin, now};
+use crate::touches::Touches;
 
 /// Why an image can't be attached.
 #[derive(Debug, thiserror::Error)]
@@ -31,76 +36,63 @@ pub(crate) enum AttachError {
     #[error("failed to read it")]
     Import(#[source] Box<ImportError>),
     #[error("its chunks fit on no device")]
+    Place(#[source] PlaceError),
+    #[error("its blobs can't be read in ranges")]
     Map(#[source] MapError),
-    #[error(
-        "its devices have {bytes} bytes together, the limit is {}",
-        DEVICES_BYTES_MAX
-    )]
-    TooLarge { bytes: u64 },
+    #[error("it needs {devices} devices, the limit is {DEVICES_MAX}")]
+    Devices { devices: usize },
     #[error("its metadata can't be written for the kernel")]
     Write(#[source] Box<draught_erofs::WriteError>),
+    #[error("failed to make a device for it in the store")]
+    Device(#[source] draught_store::DeviceError),
+    #[error("failed to keep its metadata in the store")]
+    Keep(#[source] io::Error),
 }
 
-/// Bytes of an image's devices together. Their size is whatever the image says, and every block takes bits
-/// in memory and on disk: 64 MiB of each for as much as this.
-const DEVICES_BYTES_MAX: u64 = 1 << 40;
-
-/// A device that an image needs.
+/// An image whose manifest was fetched.
 #[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) key: Digest,
-    pub(crate) blob: Digest,
-    pub(crate) map: Arc<DeviceMap>,
-    encoded: Vec<u8>,
+pub(crate) struct Resolved {
+    repository: Repository,
+    manifest: Manifest,
+    pub(crate) digest: Digest,
 }
 
-/// An image that is ready to be mounted.
-#[derive(Debug)]
-pub(crate) struct Attached {
-    pub(crate) record: ImageRecord,
-    pub(crate) devices: Vec<Prepared>,
-    pub(crate) source: Arc<dyn Source>,
-    metadata: Vec<u8>,
-}
-
-/// Fetches an image's metadata and prepares everything that mounting it needs. Nothing is written yet.
-///
-/// For a thread of its own: hundreds of thousands of inodes take a while.
-pub(crate) async fn attach(origin: &Origin) -> Result<Attached, AttachError> {
+/// Fetches an image's manifest: whoever may do that may use the image, also what the node has of it already.
+pub(crate) async fn resolve(origin: &Origin) -> Result<Resolved, AttachError> {
     let (repository, selector) = open_repository(origin)
         .await
         .map_err(|error| AttachError::Origin(Box::new(error)))?;
     let manifest = repository.image(&selector, &Platform::host()).await;
     let manifest = manifest.map_err(|error| AttachError::Manifest(Box::new(error)))?;
-    let tree = Box::pin(import(&repository, manifest.content())).await?;
-    let digest = manifest.digest();
-    let (record, devices, metadata) = prepare(&tree, &digest)?;
-    Ok(Attached {
-        record,
-        devices,
-        source: Arc::new(repository),
-        metadata,
+    Ok(Resolved {
+        repository,
+        manifest: manifest.content().clone(),
+        digest: manifest.digest(),
     })
 }
 
-/// Reads the image's metadata into a tree.
-async fn import(repository: &Repository, manifest: &Manifest) -> Result<Tree, AttachError> {
-    let mut import = Import::new(manifest, &Limits::default())
-        .map_err(|error| AttachError::Import(Box::new(error)))?;
-    loop {
-        match import
-            .step()
-            .map_err(|error| AttachError::Import(Box::new(error)))?
-        {
-            Step::Done(opened) => return Ok(opened.tree),
-            Step::Read(reads) => {
-                for read in reads {
-                    let bytes = fetch(repository, &read)
-                        .await
-                        .map_err(|error| AttachError::Fetch(Box::new(error)))?;
-                    import
-                        .give(&read, bytes.into())
-                        .map_err(|error| AttachError::Import(Box::new(error)))?;
+impl Resolved {
+    /// What the image's blobs are read from.
+    pub(crate) fn source(&self) -> Arc<dyn Source> {
+        Arc::new(self.repository.clone())
+    }
+
+    /// Reads the image's metadata into a tree.
+    ///
+    /// For a thread of its own: hundreds of thousands of inodes take a while.
+    pub(crate) async fn import(&self) -> Result<Opened, AttachError> {
+        let failed = |error| AttachError::Import(Box::new(error));
+        let mut import = Import::new(&self.manifest, &Limits::default()).map_err(failed)?;
+        loop {
+            match import.step().map_err(failed)? {
+                Step::Done(opened) => return Ok(*opened),
+                Step::Read(reads) => {
+                    for read in reads {
+                        let bytes = fetch(&self.repository, &read)
+                            .await
+                            .map_err(|error| AttachError::Fetch(Box::new(error)))?;
+                        import.give(&read, bytes.into()).map_err(failed)?;
+                    }
                 }
             }
         }
@@ -128,31 +120,47 @@ async fn fetch(repository: &Repository, read: &Read) -> Result<Bytes, SourceErro
     }
 }
 
-type Preparation = (ImageRecord, Vec<Prepared>, Vec<u8>);
+/// An image that has its place in the store.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Its name in the store.
+    pub(crate) name: String,
+    pub(crate) record: ImageRecord,
+    /// In the order of the record's blobs.
+    pub(crate) feeds: Vec<Arc<FeedMap>>,
+    /// What is known to be touched first.
+    pub(crate) touches: Touches,
+}
 
-/// Places the tree's chunks and writes its metadata image.
-fn prepare(tree: &Tree, digest: &Digest) -> Result<Preparation, AttachError> {
-    let sizes = tree.map.blobs.iter().map(|blob| blob.device_bytes);
-    let bytes = sizes.fold(0, u64::saturating_add);
-    if bytes > DEVICES_BYTES_MAX {
-        return Err(AttachError::TooLarge { bytes });
+/// Places an image in the store under a name that no image has had. `hot` are chunks that a start is known
+/// to touch, in that order; without any, what the image itself wants fetched first. `known` is the store
+/// whose places chunks are to share, if any.
+///
+/// Nothing may be placed or removed in the store at the same time.
+pub(crate) fn keep(
+    opened: &Opened,
+    hot: &[ChunkId],
+    digest: &Digest,
+    name: String,
+    store: &Store,
+    known: Option<&Store>,
+) -> Result<Kept, AttachError> {
+    let Opened { tree, prefetch, .. } = opened;
+    let hot = if hot.is_empty() {
+        chunks_below(tree, prefetch)
+    } else {
+        hot.to_vec()
+    };
+    let placed = place(&tree.map, &hot, known, &name).map_err(AttachError::Place)?;
+    if placed.devices.len() > DEVICES_MAX {
+        let devices = placed.devices.len();
+        return Err(AttachError::Devices { devices });
     }
-    let mut devices = Vec::new();
-    for (index, blob) in (0..).zip(&tree.map.blobs) {
-        let map = DeviceMap::new(&tree.map, BlobId(index)).map_err(AttachError::Map)?;
-        let encoded = encode_map(&map);
-        let key = device_key(&blob.digest, &encoded);
-        devices.push(Prepared {
-            key,
-            blob: blob.digest,
-            map: Arc::new(map),
-            encoded,
-        });
-    }
+    let feeds = feeds(tree, &placed)?;
     let mut metadata = Vec::new();
     draught_erofs::write(
         tree,
-        &Placement::of_blobs(&tree.map),
+        &placed.for_metadata(),
         &Options::default(),
         &mut metadata,
     )
@@ -160,54 +168,132 @@ fn prepare(tree: &Tree, digest: &Digest) -> Result<Preparation, AttachError> {
     let record = ImageRecord {
         version: VERSION,
         digest: digest.to_string(),
-        devices: devices.iter().map(Prepared::record).collect(),
+        metadata: Digest::blake3(&metadata).to_string(),
+        devices: placed
+            .devices
+            .iter()
+            .map(|device| DeviceRecord {
+                key: device.key.hex(),
+                bytes: device.bytes,
+            })
+            .collect(),
+        devices_shared: placed
+            .devices
+            .iter()
+            .filter(|device| device.table.is_none())
+            .count(),
+        blobs: tree
+            .map
+            .blobs
+            .iter()
+            .map(|blob| BlobRecord {
+                digest: blob.digest.to_string(),
+                stored_bytes: blob.stored_bytes,
+            })
+            .collect(),
+        bytes_total: placed.bytes_total,
+        bytes_shared: placed.bytes_shared,
+        created: now(),
     };
-    Ok((record, devices, metadata))
-}
-
-impl Prepared {
-    /// The size of its file in bytes: at least a block, since the kernel takes no empty device.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.map.bytes().max(BLOCK_BYTES)
-    }
-
-    fn record(&self) -> DeviceRecord {
-        DeviceRecord {
-            key: self.key.hex(),
-            blob: self.blob.to_string(),
-            bytes: self.bytes(),
+    for device in &placed.devices {
+        if let Some(table) = &device.table {
+            store
+                .create_device(&device.key, table)
+                .map_err(AttachError::Device)?;
+            // Opened again when it is mounted: what is only kept holds no descriptor.
+            store.forget(&device.key);
         }
     }
+    let put = |file: &str, bytes: &[u8]| {
+        store
+            .put_image_file_soon(&name, file, bytes)
+            .map_err(AttachError::Keep)
+    };
+    for (index, feed) in feeds.iter().enumerate() {
+        put(&feed_file(index), &encode_feed(feed))?;
+    }
+    put(METADATA, &metadata)?;
+    // Last: what has a record is whole.
+    put(RECORD, &record.encode().map_err(AttachError::Keep)?)?;
+    Ok(Kept {
+        touches: touches_of(&hot, &placed, tree),
+        name,
+        record,
+        feeds,
+    })
 }
 
-impl Attached {
-    /// Its name in the store: it covers everything that is kept, so what is kept under a name never
-    /// changes while something of that name is mounted.
-    pub(crate) fn name(&self) -> String {
-        let mut hasher = Hasher::new(Algorithm::Sha256);
-        hasher.update(self.record.digest.as_bytes());
-        hasher.update(&self.metadata);
-        for device in &self.devices {
-            hasher.update(device.key.as_bytes());
-        }
-        hasher.finish().hex()
-    }
+fn feeds(tree: &Tree, placed: &Placed) -> Result<Vec<Arc<FeedMap>>, AttachError> {
+    let blobs = (0..).zip(&tree.map.blobs);
+    let feed = |index| FeedMap::new(&tree.map, BlobId(index), |chunk| placed.at(chunk));
+    let feeds = blobs.map(|(index, _)| feed(index).map(Arc::new));
+    feeds.collect::<Result<_, _>>().map_err(AttachError::Map)
+}
 
-    /// Keeps what a worker needs to serve it without asking anybody.
-    ///
-    /// What is there already stays, file by file: whether a mount is in use is asked of the very file that
-    /// it was made from, and another one in its place would say "no". Not to be called by two threads at once.
-    pub(crate) fn keep(&self, store: &Store) -> io::Result<()> {
-        let name = self.name();
-        let put = |file: &str, bytes: &[u8]| match store.read_image_file(&name, file) {
-            Ok(there) if there == bytes => Ok(()),
-            _ => store.put_image_file(&name, file, bytes),
+/// The chunks of files, and of all that is below directories, in that order, each once.
+fn chunks_below(tree: &Tree, nodes: &[NodeId]) -> Vec<ChunkId> {
+    let mut seen = vec![false; tree.map.chunks.len()];
+    let mut chunks = Vec::new();
+    let mut visited = vec![false; tree.arena_len()];
+    let mut stack: Vec<NodeId> = nodes.iter().rev().copied().collect();
+    while let Some(node) = stack.pop() {
+        if visited.get(node.index()).copied().unwrap_or(true) {
+            continue;
+        }
+        if let Some(visited) = visited.get_mut(node.index()) {
+            *visited = true;
+        }
+        match &tree.node(node).kind {
+            Kind::File { chunks: own, .. } => {
+                for chunk in own {
+                    if let Some(seen @ false) = seen.get_mut(chunk.index()) {
+                        *seen = true;
+                        chunks.push(*chunk);
+                    }
+                }
+            }
+            Kind::Directory(children) => {
+                stack.extend(children.values().rev().map(|name| name.node));
+            }
+            _ => {}
+        }
+    }
+    chunks
+}
+
+/// Chunks as touches of where they were placed.
+fn touches_of(chunks: &[ChunkId], placed: &Placed, tree: &Tree) -> Touches {
+    let mut touches = Touches::default();
+    for id in chunks {
+        let (Some((device, place)), Some(chunk)) = (placed.at(*id), tree.map.chunk(*id)) else {
+            continue;
         };
-        for (index, device) in self.devices.iter().enumerate() {
-            put(&map_file(index), &device.encoded)?;
+        let block =
+            |bytes: u64| u32::try_from(bytes / draught_tree::BLOCK_BYTES).unwrap_or(u32::MAX);
+        let end = place + u64::from(chunk.bytes).next_multiple_of(draught_tree::BLOCK_BYTES);
+        touches.touch(0, device, block(place)..block(end));
+    }
+    touches
+}
+
+/// One lock for each image that is being attached, so that a crowd of mounts of one image fetches its
+/// metadata once.
+#[derive(Debug, Default)]
+pub(crate) struct Attaching(parking_lot::Mutex<HashMap<Digest, Arc<parking_lot::Mutex<()>>>>);
+
+impl Attaching {
+    /// Runs `work` while nobody else does for the same image.
+    pub(crate) fn alone<T>(&self, image: &Digest, work: impl FnOnce() -> T) -> T {
+        let own = Arc::clone(self.0.lock().entry(*image).or_default());
+        let result = {
+            let _alone = own.lock();
+            work()
+        };
+        let mut all = self.0.lock();
+        // Ours and the table's: nobody waits.
+        if Arc::strong_count(&own) <= 2 {
+            all.remove(image);
         }
-        put(METADATA, &self.metadata)?;
-        // Last: what has a record is whole.
-        put(RECORD, &self.record.encode()?)
+        result
     }
 }

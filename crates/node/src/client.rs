@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::control::{DaemonStatus, LINE_BYTES_MAX, MountStatus, Reply, Request};
+use crate::control::{
+    DaemonStatus, DfReport, LINE_BYTES_MAX, MountRequest, MountStatus, Removed, Reply, Request,
+};
 use crate::layout::Layout;
-use crate::state::Origin;
+use crate::trace::ImageTrace;
 
 /// How long a daemon may take from its start to its first answer.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -226,18 +228,99 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn mount(&self, origin: &Origin, dir: &Path) -> Result<MountStatus, ClientError> {
+    pub fn mount(&self, request: MountRequest) -> Result<MountStatus, ClientError> {
         // What is said and kept is JSON.
-        let paths = origin.credentials.iter().map(PathBuf::as_path);
-        for path in paths.chain([dir, self.layout.root()]) {
+        let paths = request.origin.credentials.iter().map(PathBuf::as_path);
+        for path in paths.chain([request.dir.as_path(), self.layout.root()]) {
             tellable(path)?;
         }
-        let request = Request::Mount {
-            origin: origin.clone(),
-            dir: dir.to_path_buf(),
-        };
-        match self.ask(&request)? {
+        match self.ask(&Request::Mount(request))? {
             Reply::Mounted(status) => Ok(status),
+            _ => Err(self.misunderstood()),
+        }
+    }
+
+    /// Removes an image that is not mounted from the store. `reference` is one that it was mounted by, or
+    /// its digest.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn rm(&self, reference: &str) -> Result<Removed, ClientError> {
+        let reference = reference.to_owned();
+        self.removed(&Request::Rm { reference })
+    }
+
+    /// Removes what no image refers to, images that were not used for `unused_for`, and, if the store is larger
+    /// than it may be, those that were used longest ago.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn gc(&self, unused_for: Option<Duration>) -> Result<Removed, ClientError> {
+        let unused_for_s = unused_for.map(|unused_for| unused_for.as_secs());
+        self.removed(&Request::Gc { unused_for_s })
+    }
+
+    fn removed(&self, request: &Request) -> Result<Removed, ClientError> {
+        match self.ask(request)? {
+            Reply::Removed(removed) => Ok(removed),
+            _ => Err(self.misunderstood()),
+        }
+    }
+
+    /// What the store holds, and for whom.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn df(&self) -> Result<DfReport, ClientError> {
+        match self.ask(&Request::Df)? {
+            Reply::Df(report) => Ok(report),
+            _ => Err(self.misunderstood()),
+        }
+    }
+
+    /// What was touched of an image so far, as the text of a profile.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn export_profile(&self, reference: &str) -> Result<String, ClientError> {
+        let reference = reference.to_owned();
+        self.text(&Request::ProfileExport { reference })
+    }
+
+    /// Says what a start of an image touches: it is prefetched when that is mounted next.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn import_profile(&self, reference: &str, text: &str) -> Result<(), ClientError> {
+        self.done(&self.ask(&Request::ProfileImport {
+            reference: reference.to_owned(),
+            text: text.to_owned(),
+        })?)
+    }
+
+    /// What happened since an image was mounted.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn trace(&self, reference: &str) -> Result<ImageTrace, ClientError> {
+        let reference = reference.to_owned();
+        match self.ask(&Request::Trace { reference })? {
+            Reply::Trace(trace) => Ok(*trace),
+            _ => Err(self.misunderstood()),
+        }
+    }
+
+    /// The daemon's numbers in Prometheus' text format.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn metrics(&self) -> Result<String, ClientError> {
+        self.text(&Request::Metrics)
+    }
+
+    fn text(&self, request: &Request) -> Result<String, ClientError> {
+        match self.ask(request)? {
+            Reply::Text(text) => Ok(text),
             _ => Err(self.misunderstood()),
         }
     }

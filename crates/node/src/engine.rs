@@ -4,60 +4,51 @@
 //! planner's state (a listener thread with a fault, a task with a fetch's outcome, the clock) then calls
 //! [`Engine::pump`], which starts what is to be fetched and answers who is to be answered.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use draught_digest::Digest;
-use draught_fill::{DeviceId, DeviceMap, Failure, Fault, Fetch, Planner, Ready};
+use draught_fill::{
+    DeviceId, Failure, Fault, FeedId, Fetch, FetchId, ImageId, Outlook, Planner, Presence,
+    Priority, Ready,
+};
 use draught_mount::{Listener, Read};
-use draught_source::{Class, Source, SourceError};
-use draught_store::{Device, Store};
-use draught_tree::BLOCK_BYTES;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use crate::fill::{Unfilled, fill};
+use crate::fill::{Stored, fill};
+use crate::image::{Feed, Fetched, Image, Waited};
+use crate::served::Served;
 
-/// What a worker serves: a device, what belongs on it and where that can be had.
-#[derive(Debug)]
-pub(crate) struct Served {
-    pub(crate) id: DeviceId,
-    pub(crate) inode: u64,
-    /// Replaced when the disk failed and the device was opened anew.
-    device: RwLock<Arc<Device>>,
-    pub(crate) map: Arc<DeviceMap>,
-    pub(crate) blob: Digest,
-    /// One for each image that has it, the longest attached first.
-    sources: RwLock<Vec<Arc<dyn Source>>>,
-    /// About how many extents are not present: zero is to be looked at closer.
-    missing: AtomicUsize,
-    /// Whether reads raise events, as far as we know.
-    pub(crate) marked: AtomicBool,
-    pub(crate) stats: Stats,
+/// Who waits for a range of a device, and how to tell.
+pub(crate) enum Asker {
+    /// A reader in the kernel.
+    Event(Read),
+    /// Somebody of this process.
+    Call(Box<dyn FnOnce(Result<(), io::ErrorKind>) + Send>),
 }
 
-/// Counts since the worker started.
-#[derive(Debug, Default)]
-pub(crate) struct Stats {
-    pub(crate) bytes_fetched: AtomicU64,
-    pub(crate) faults: AtomicU64,
-    pub(crate) last_error: Mutex<Option<String>>,
-    /// Extents whose corruption was logged: once is enough until they are right.
-    complained: Mutex<BTreeSet<u32>>,
-    /// Whether the last fetch failed: what changes is logged, not every attempt.
-    down: AtomicBool,
+impl fmt::Debug for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event(read) => f.debug_tuple("Event").field(read).finish(),
+            Self::Call(_) => f.write_str("Call"),
+        }
+    }
 }
 
 /// A read that is waited for, in one device or, if nobody knows which, in all of them.
 #[derive(Debug)]
 struct Waiting {
-    read: Read,
+    asker: Asker,
+    offset: u64,
+    count: u64,
     devices: Vec<Arc<Served>>,
+    since: Instant,
     remaining: usize,
     failure: Option<io::ErrorKind>,
     /// Times that it was planned.
@@ -66,19 +57,35 @@ struct Waiting {
 
 impl Waiting {
     /// Whether all of it is there. The store has the last word: it takes presence back when what was
-    /// written turns out not to be on the disk, and then the planner is wrong.
+    /// written turns out not to be on the disk.
     fn is_present(&self) -> bool {
         let mut devices = self.devices.iter();
-        devices.all(|served| served.has(&served.clamp(&self.read)))
+        devices.all(|served| served.has(&served.clamp(self.offset, self.count)))
     }
 }
 
-/// Times that a read is planned because the store and the planner disagree about what is present.
+/// Times that a read is planned because what was filled was lost again.
 const PLANS_MAX: u32 = 3;
+/// Touches that wait to be attributed. When a crowd of readers makes more in the meantime, the rest is not
+/// recorded: a recording is a help and no more.
+const TOUCHED_MAX: usize = 16 << 10;
+
+/// The devices, as the planner asks about them.
+#[derive(Debug, Clone, Default)]
+struct Devices(Arc<RwLock<HashMap<DeviceId, Arc<Served>>>>);
+
+impl Presence for Devices {
+    fn is_present(&self, device: DeviceId, range: Range<u64>) -> bool {
+        let devices = self.0.read();
+        devices
+            .get(&device)
+            .is_some_and(|served| served.device().is_present(range))
+    }
+}
 
 #[derive(Debug)]
 struct Plan {
-    planner: Planner,
+    planner: Planner<Devices>,
     waiting: HashMap<u64, Waiting>,
     /// Which read a planner's token is for.
     tokens: HashMap<u64, u64>,
@@ -96,10 +103,9 @@ impl Plan {
             let token = self.next;
             self.next += 1;
             self.tokens.insert(token, id);
-            let (device, range) = (served.id, served.clamp(&waiting.read));
             let fault = Fault {
-                device,
-                range,
+                device: served.id,
+                range: served.clamp(waiting.offset, waiting.count),
                 token,
             };
             self.planner.fault(now_ms, fault);
@@ -108,7 +114,11 @@ impl Plan {
     }
 
     /// Takes an answer of the planner; gives the read that it was the last for.
-    fn settle(&mut self, now_ms: u64, ready: Ready) -> Option<(Read, Result<(), io::ErrorKind>)> {
+    fn settle(
+        &mut self,
+        now_ms: u64,
+        ready: Ready,
+    ) -> Option<(Waiting, Result<(), io::ErrorKind>)> {
         let id = self.tokens.remove(&ready.token)?;
         let waiting = self.waiting.get_mut(&id)?;
         waiting.remaining -= 1;
@@ -123,23 +133,26 @@ impl Plan {
         }
         let waiting = self.waiting.remove(&id)?;
         if let Some(failure) = waiting.failure {
-            return Some((waiting.read, Err(failure)));
+            return Some((waiting, Err(failure)));
         }
         if waiting.is_present() {
-            return Some((waiting.read, Ok(())));
+            return Some((waiting, Ok(())));
         }
         if waiting.plans >= PLANS_MAX {
-            return Some((waiting.read, Err(io::ErrorKind::Other)));
+            return Some((waiting, Err(io::ErrorKind::Other)));
         }
-        // The disk failed, and the planner believes still in what is lost.
-        for served in &waiting.devices {
-            let (device, range) = (served.device(), served.clamp(&waiting.read));
-            self.planner
-                .recheck(served.id, &range, |range| device.is_present(range));
-        }
+        // The disk failed under what had just been filled.
         self.wait(now_ms, waiting);
         None
     }
+}
+
+/// A touch of a device that no image was told of yet.
+#[derive(Debug)]
+struct Touched {
+    device: DeviceId,
+    range: Range<u64>,
+    at: Instant,
 }
 
 /// See the module.
@@ -150,7 +163,12 @@ pub(crate) struct Engine {
     epoch: Instant,
     plan: Mutex<Plan>,
     by_inode: RwLock<HashMap<u64, Arc<Served>>>,
-    by_id: RwLock<HashMap<DeviceId, Arc<Served>>>,
+    devices: Devices,
+    feeds: RwLock<HashMap<FeedId, Arc<Feed>>>,
+    images: RwLock<HashMap<ImageId, Arc<Image>>>,
+    touched: Mutex<Vec<Touched>>,
+    /// Reads that the kernel asked us about, whether anything was missing or not.
+    events: AtomicU64,
     clock: Notify,
 }
 
@@ -160,8 +178,9 @@ impl Engine {
         runtime: tokio::runtime::Handle,
         settings: draught_fill::Settings,
     ) -> Arc<Self> {
+        let devices = Devices::default();
         let plan = Plan {
-            planner: Planner::new(settings),
+            planner: Planner::new(settings, devices.clone()),
             waiting: HashMap::new(),
             tokens: HashMap::new(),
             next: 0,
@@ -172,7 +191,11 @@ impl Engine {
             epoch: Instant::now(),
             plan: Mutex::new(plan),
             by_inode: RwLock::default(),
-            by_id: RwLock::default(),
+            devices,
+            feeds: RwLock::default(),
+            images: RwLock::default(),
+            touched: Mutex::default(),
+            events: AtomicU64::new(0),
             clock: Notify::new(),
         })
     }
@@ -192,14 +215,10 @@ impl Engine {
     /// Serves a device from now on.
     pub(crate) fn add(&self, served: Served) -> Arc<Served> {
         let served = Arc::new(served);
-        let device = served.device();
-        self.plan
-            .lock()
-            .planner
-            .add_device(served.id, Arc::clone(&served.map), |range| {
-                device.is_present(range)
-            });
-        self.by_id.write().insert(served.id, Arc::clone(&served));
+        self.devices
+            .0
+            .write()
+            .insert(served.id, Arc::clone(&served));
         self.by_inode
             .write()
             .insert(served.inode, Arc::clone(&served));
@@ -207,26 +226,100 @@ impl Engine {
     }
 
     /// Serves a device no longer; nothing that could raise events may refer to it any more.
-    pub(crate) fn remove(self: &Arc<Self>, id: DeviceId) {
-        if let Some(served) = self.by_id.write().remove(&id) {
+    pub(crate) fn remove(&self, id: DeviceId) {
+        if let Some(served) = self.devices.0.write().remove(&id) {
             self.by_inode.write().remove(&served.inode);
         }
-        self.plan.lock().planner.remove_device(id);
+    }
+
+    /// Serves an image from now on: its devices, which are served already, can be filled from its blobs.
+    pub(crate) fn add_image(&self, image: &Arc<Image>, feeds: Vec<Arc<Feed>>) {
+        for (served, ranges) in image.devices.iter().zip(&image.ranges) {
+            served.add_user(image.id, Arc::clone(ranges));
+        }
+        self.images.write().insert(image.id, Arc::clone(image));
+        let devices: Arc<[DeviceId]> = image.devices.iter().map(|served| served.id).collect();
+        for feed in feeds {
+            let planned = draught_fill::Feed {
+                map: Arc::clone(&feed.map),
+                devices: Arc::clone(&devices),
+                // An image is read from one place, as far as concurrency and patience are concerned: what
+                // its registry says to one of its blobs holds for all.
+                source: draught_fill::SourceId(image.id.0),
+                image: image.id,
+            };
+            let id = feed.id;
+            self.feeds.write().insert(id, feed);
+            self.plan.lock().planner.add_feed(id, planned);
+        }
+    }
+
+    /// An image's registry takes about so long to answer.
+    pub(crate) fn expect_latency(&self, image: ImageId, latency: Duration) {
+        let source = draught_fill::SourceId(image.0);
+        let mut plan = self.plan.lock();
+        plan.planner.expect_latency(source, millis(latency));
+    }
+
+    /// Serves an image no longer; nobody may be able to read through it any more. What its devices lack is
+    /// for the images that are left.
+    pub(crate) fn remove_image(self: &Arc<Self>, image: &Image) {
+        let feeds: Vec<FeedId> = self.feeds_of(image.id).iter().map(|feed| feed.id).collect();
+        for feed in feeds {
+            let now = self.now_ms();
+            self.plan.lock().planner.remove_feed(now, feed);
+            self.feeds.write().remove(&feed);
+        }
+        self.attribute_touches();
+        self.images.write().remove(&image.id);
+        for served in &image.devices {
+            served.remove_user(image.id);
+        }
         // Readers that were killed while they waited are forgotten now, and not at the next read.
         self.pump();
     }
 
-    pub(crate) fn served(&self, id: DeviceId) -> Option<Arc<Served>> {
-        self.by_id.read().get(&id).cloned()
+    /// The feeds of an image, in order.
+    pub(crate) fn feeds_of(&self, image: ImageId) -> Vec<Arc<Feed>> {
+        let feeds = self.feeds.read();
+        let of_image = feeds.values().filter(|feed| feed.image.id == image);
+        let mut of_image: Vec<_> = of_image.cloned().collect();
+        of_image.sort_unstable_by_key(|feed| feed.index);
+        of_image
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Served>> {
-        self.by_id.read().values().cloned().collect()
+        self.devices.0.read().values().cloned().collect()
+    }
+
+    pub(crate) fn images(&self) -> Vec<Arc<Image>> {
+        self.images.read().values().cloned().collect()
+    }
+
+    /// Wants extents that nobody waits for yet, in that order.
+    pub(crate) fn prefetch(
+        self: &Arc<Self>,
+        wanted: impl IntoIterator<Item = (FeedId, u32)>,
+        priority: Priority,
+    ) {
+        {
+            let mut plan = self.plan.lock();
+            for (feed, extent) in wanted {
+                plan.planner.prefetch(feed, [extent], priority);
+            }
+        }
+        self.pump();
+    }
+
+    /// What the planner has to do, in numbers.
+    pub(crate) fn outlook(&self) -> Outlook {
+        self.plan.lock().planner.outlook()
     }
 
     /// Takes reads from the kernel and answers or plans them.
     pub(crate) fn on_reads(self: &Arc<Self>, reads: Vec<Read>) {
         let mut planned = false;
+        self.events.fetch_add(reads.len() as u64, Ordering::Relaxed);
         for read in reads {
             planned |= self.on_read(read);
         }
@@ -237,40 +330,87 @@ impl Engine {
 
     /// Whether the planner has it now.
     fn on_read(&self, read: Read) -> bool {
+        let (offset, count) = (read.offset, read.count);
         let Some(inode) = read.inode else {
             // A worker died between taking this event and asking which file it is about. Whichever it
             // is: when the range is there in all of them, it is there in that one.
-            tracing::warn!(
-                offset = read.offset,
-                count = read.count,
-                "filling for an unknown device"
-            );
+            tracing::warn!(offset, count, "filling for an unknown device");
             let all = self.all();
-            self.plan_faults(read, &all);
+            self.plan_faults(Asker::Event(read), offset, count, all);
             return true;
         };
         let Some(served) = self.by_inode.read().get(&inode).cloned() else {
             tracing::error!(inode, "a read of a device that no attached image has");
-            self.answer(&read, Err(io::ErrorKind::NotFound));
+            self.answer(Asker::Event(read), Err(io::ErrorKind::NotFound));
             return false;
         };
-        if served.has(&served.clamp(&read)) {
-            self.answer(&read, Ok(()));
-            return false;
+        self.on_range(served, offset, count, Asker::Event(read))
+    }
+
+    /// Tells `asker` when a range of a device is there, or why it can't be.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        served: Arc<Served>,
+        offset: u64,
+        count: u64,
+        asker: Asker,
+    ) {
+        if self.on_range(served, offset, count, asker) {
+            self.pump();
         }
-        served.stats.faults.fetch_add(1, Ordering::Relaxed);
-        self.plan_faults(read, std::slice::from_ref(&served));
+    }
+
+    /// Whether the planner has it now.
+    fn on_range(&self, served: Arc<Served>, offset: u64, count: u64, asker: Asker) -> bool {
+        let range = served.clamp(offset, count);
+        let is_there = served.has(&range);
+        self.note_touch(&served, range.clone());
+        if is_there {
+            self.answer(asker, Ok(()));
+            return self.plan.lock().planner.touched(served.id, &range);
+        }
+        self.plan_faults(asker, offset, count, vec![served]);
         true
     }
 
-    fn plan_faults(&self, read: Read, devices: &[Arc<Served>]) {
+    fn note_touch(&self, served: &Served, range: Range<u64>) {
+        let mut touched = self.touched.lock();
+        if touched.len() < TOUCHED_MAX {
+            touched.push(Touched {
+                device: served.id,
+                range,
+                at: Instant::now(),
+            });
+        }
+    }
+
+    /// Tells images what of them was touched. Which image a read of a shared device came through is not
+    /// known: the one that was mounted last is the one that is starting.
+    pub(crate) fn attribute_touches(&self) {
+        let touched = std::mem::take(&mut *self.touched.lock());
+        for Touched { device, range, at } in touched {
+            let served = self.devices.0.read().get(&device).cloned();
+            let Some(served) = served else { continue };
+            let image = served.users_of(&range).into_iter().next();
+            let image = image.and_then(|image| self.images.read().get(&image).cloned());
+            if let Some(image) = image {
+                let since = at.saturating_duration_since(image.since).as_millis();
+                image.touched(&served, &range, u64::try_from(since).unwrap_or(u64::MAX));
+            }
+        }
+    }
+
+    fn plan_faults(&self, asker: Asker, offset: u64, count: u64, devices: Vec<Arc<Served>>) {
         if devices.is_empty() {
-            self.answer(&read, Err(io::ErrorKind::NotFound));
+            self.answer(asker, Err(io::ErrorKind::NotFound));
             return;
         }
         let waiting = Waiting {
-            read,
-            devices: devices.to_vec(),
+            asker,
+            offset,
+            count,
+            devices,
+            since: Instant::now(),
             remaining: 0,
             failure: None,
             plans: 0,
@@ -278,14 +418,59 @@ impl Engine {
         self.plan.lock().wait(self.now_ms(), waiting);
     }
 
+    /// Reads that the kernel asked us about so far.
+    pub(crate) fn events(&self) -> u64 {
+        self.events.load(Ordering::Relaxed)
+    }
+
     /// Reads that wait for an answer.
     pub(crate) fn waiting(&self) -> usize {
         self.plan.lock().waiting.len()
     }
 
-    fn answer(&self, read: &Read, result: Result<(), io::ErrorKind>) {
-        if let Err(error) = self.listener.answer(read, result) {
-            tracing::error!(%error, "a reader could not be answered");
+    fn answer(&self, asker: Asker, result: Result<(), io::ErrorKind>) {
+        match asker {
+            Asker::Event(read) => {
+                if let Err(error) = self.listener.answer(&read, result) {
+                    tracing::error!(%error, "a reader could not be answered");
+                }
+            }
+            Asker::Call(call) => call(result),
+        }
+    }
+
+    /// Answers a read that waited, and notes how long it did.
+    fn finish(&self, waiting: Waiting, result: Result<(), io::ErrorKind>) {
+        let waited = waiting.since.elapsed();
+        let ok = result.is_ok();
+        let Waiting {
+            asker,
+            offset,
+            count,
+            devices,
+            since,
+            ..
+        } = waiting;
+        self.answer(asker, result);
+        for served in devices {
+            let range = served.clamp(offset, count);
+            let image = served.users_of(&range).into_iter().next();
+            let image = image.and_then(|image| self.images.read().get(&image).cloned());
+            let Some(image) = image else { continue };
+            image.stats.faults.fetch_add(1, Ordering::Relaxed);
+            image
+                .stats
+                .faults_failed
+                .fetch_add(u64::from(!ok), Ordering::Relaxed);
+            image.stats.latency.add(waited);
+            image.log.lock().waited(Waited {
+                at_ms: millis(since.saturating_duration_since(image.since)),
+                waited_us: u64::try_from(waited.as_micros()).unwrap_or(u64::MAX),
+                device: served.id,
+                start: range.start,
+                end: range.end,
+                ok,
+            });
         }
     }
 
@@ -295,16 +480,19 @@ impl Engine {
         let mut answers = Vec::new();
         {
             let mut plan = self.plan.lock();
-            while let Some(ready) = plan.planner.next_ready() {
+            loop {
+                while let Some(fetch) = plan.planner.next_fetch(now) {
+                    let engine = Arc::clone(self);
+                    drop(self.runtime.spawn(async move { engine.fetch(fetch).await }));
+                }
+                let Some(ready) = plan.planner.next_ready() else {
+                    break;
+                };
                 answers.extend(plan.settle(now, ready));
             }
-            while let Some(fetch) = plan.planner.next_fetch(now) {
-                let engine = Arc::clone(self);
-                drop(self.runtime.spawn(async move { engine.fetch(fetch).await }));
-            }
         }
-        for (read, result) in answers {
-            self.answer(&read, result);
+        for (waiting, result) in answers {
+            self.finish(waiting, result);
         }
         self.clock.notify_one();
     }
@@ -331,250 +519,94 @@ impl Engine {
     }
 }
 
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Engine {
     /// Carries out a fetch, fills, and reports.
     async fn fetch(self: Arc<Self>, fetch: Fetch) {
-        let outcome = match self.served(fetch.device) {
+        let feed = self.feeds.read().get(&fetch.feed).cloned();
+        let outcome = match feed {
             None => Err(Failure::Device),
-            Some(served) => match served.read(fetch.range.clone()).await {
-                Err(failure) => Err(failure),
-                Ok(stored) => {
-                    let (extents, start) = (fetch.extents.clone(), fetch.range.start);
-                    let filling = Arc::clone(&served);
-                    let engine = Arc::clone(&self);
-                    let filled = tokio::task::spawn_blocking(move || {
-                        let unfilled = fill(
-                            &filling.device(),
-                            &filling.map,
-                            extents.clone(),
-                            start,
-                            &stored,
-                        );
-                        filling.note(&extents, &unfilled);
-                        engine.unmark_if_complete(&filling);
-                        unfilled
-                    });
-                    match filled.await {
-                        Ok(unfilled) => Ok(unfilled
-                            .iter()
-                            .map(|one| (one.extent, one.failure))
-                            .collect()),
-                        Err(_) => Err(Failure::Device),
-                    }
-                }
-            },
+            Some(feed) => self.fetch_from(&feed, &fetch).await,
         };
         let now = self.now_ms();
         self.plan.lock().planner.fetched(now, fetch.id, outcome);
         self.pump();
     }
 
-    /// A device that has everything raises no events any more: reads cost what a local image's cost.
-    /// Once it is durable, that is: nothing could be filled again if the disk then lost a block.
-    pub(crate) fn unmark_if_complete(&self, served: &Served) {
-        if !served.is_complete() {
-            return;
-        }
-        let device = served.device();
-        if let Err(error) = device.sync() {
-            tracing::error!(%error, blob = %served.blob, "a complete device is not durable");
-            return;
-        }
-        if !served.marked.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        match self.listener.unmark(&device.as_fd()) {
-            Ok(()) => tracing::info!(blob = %served.blob, "a device is complete"),
-            Err(error) => {
-                served.marked.store(true, Ordering::Release);
-                tracing::warn!(%error, "a complete device stays marked");
+    async fn fetch_from(
+        self: &Arc<Self>,
+        feed: &Arc<Feed>,
+        fetch: &Fetch,
+    ) -> Result<Vec<(u32, Failure)>, Failure> {
+        let image = &feed.image;
+        let at_ms = image.age_ms();
+        let stored = image.read(&feed.blob, fetch.range.clone()).await;
+        image.log.lock().fetched(Fetched {
+            at_ms,
+            took_ms: image.age_ms().saturating_sub(at_ms),
+            feed: u32::try_from(feed.index).unwrap_or(u32::MAX),
+            start: fetch.range.start,
+            bytes: fetch.range.end.saturating_sub(fetch.range.start),
+            priority: fetch.priority,
+            ok: stored.is_ok(),
+        });
+        let stored = stored?;
+        let (engine, feed) = (Arc::clone(self), Arc::clone(feed));
+        let (id, extents, start) = (fetch.id, fetch.extents.clone(), fetch.range.start);
+        let filled = tokio::task::spawn_blocking(move || {
+            let devices = feed.image.devices.iter().map(|served| served.device());
+            let devices: Vec<_> = devices.collect();
+            let stored = Stored {
+                start,
+                bytes: &stored,
+            };
+            let told = |extents| engine.filled(id, extents);
+            let unfilled = fill(&devices, &feed.map, extents.clone(), stored, told);
+            feed.note(&extents, &unfilled);
+            if unfilled.is_empty() {
+                engine.unmark_soon(&feed.image);
             }
+            unfilled
+        });
+        let unfilled = filled.await.map_err(|_| Failure::Device)?;
+        let failed = unfilled.iter().map(|one| (one.extent, one.failure));
+        Ok(failed.collect())
+    }
+
+    /// Takes the marks of an image's complete devices away, in the background: they are made durable first,
+    /// and who waits for a fetch must not wait for the disk.
+    fn unmark_soon(self: &Arc<Self>, image: &Image) {
+        let complete = image.devices.iter().filter(|served| served.is_due());
+        for served in complete {
+            let (engine, served) = (Arc::clone(self), Arc::clone(served));
+            drop(self.runtime.spawn_blocking(move || {
+                served.unmark_if_complete(&engine.listener);
+                engine
+                    .images()
+                    .iter()
+                    .for_each(|image| image.read_ahead_as_usual());
+            }));
         }
+    }
+
+    /// Part of a fetch is on the devices: whoever waits for no more than that goes on.
+    fn filled(self: &Arc<Self>, id: FetchId, extents: Range<u32>) {
+        self.plan.lock().planner.filled(id, extents);
+        self.pump();
     }
 
     /// Makes everything that was filled durable.
     pub(crate) fn sync(&self) {
         for served in self.all() {
-            if let Err(error) = served.device().sync() {
-                tracing::error!(%error, blob = %served.blob, "a device could not be made durable");
+            let device = served.device();
+            if let Err(error) = device.sync() {
+                tracing::error!(%error, device = %device.key(), "a device could not be made durable");
             }
             // A worker that died may have left a complete one marked.
-            if served.marked.load(Ordering::Acquire) {
-                self.unmark_if_complete(&served);
-            }
+            served.unmark_if_complete(&self.listener);
         }
-    }
-}
-
-impl Served {
-    pub(crate) fn new(
-        id: DeviceId,
-        device: Arc<Device>,
-        map: Arc<DeviceMap>,
-        blob: Digest,
-    ) -> Self {
-        Self {
-            id,
-            inode: device.inode(),
-            missing: AtomicUsize::new(count_missing(&device, &map)),
-            device: RwLock::new(device),
-            map,
-            blob,
-            sources: RwLock::default(),
-            marked: AtomicBool::new(true),
-            stats: Stats::default(),
-        }
-    }
-
-    /// The device as it is open now.
-    pub(crate) fn device(&self) -> Arc<Device> {
-        Arc::clone(&self.device.read())
-    }
-
-    /// Opens the device anew if its disk failed: what was durable counts, the rest is fetched again.
-    ///
-    /// # Errors
-    /// That the disk fails still; the device stays as it was.
-    pub(crate) fn revive(&self, store: &Store) -> io::Result<()> {
-        let failed = self.device();
-        if !failed.is_poisoned() {
-            return Ok(());
-        }
-        let file = failed.as_fd().try_clone_to_owned()?;
-        store.forget(&failed.key());
-        let device = store
-            .adopt(&failed.key(), failed.bytes(), file)
-            .map_err(io::Error::other)?;
-        let missing = count_missing(&device, &self.map);
-        let mut current = self.device.write();
-        *current = device;
-        self.missing.store(missing, Ordering::Release);
-        drop(current);
-        tracing::warn!(blob = %self.blob, missing, "a device whose disk failed is used again");
-        Ok(())
-    }
-
-    /// One more source for it.
-    pub(crate) fn add_source(&self, source: Arc<dyn Source>) {
-        self.sources.write().push(source);
-    }
-
-    /// One source less.
-    pub(crate) fn remove_source(&self, source: &Arc<dyn Source>) {
-        let is_it =
-            |one: &Arc<dyn Source>| std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(source));
-        self.sources.write().retain(|one| !is_it(one));
-    }
-
-    /// Whether all chunks of a range are there. Blocks that no chunk of the image has don't count:
-    /// nobody reads them.
-    fn has(&self, range: &Range<u64>) -> bool {
-        let device = self.device();
-        device.is_present(range.clone())
-            || self.map.covering(range).all(|extent| {
-                let chunks = self
-                    .map
-                    .extent(extent)
-                    .map(|extent| self.map.chunks_of(extent));
-                chunks.into_iter().flatten().all(|chunk| {
-                    let Range { start, end } = chunk.blocks();
-                    let common = start.max(range.start)..end.min(range.end);
-                    common.is_empty() || device.is_present(common)
-                })
-            })
-    }
-
-    /// Whether every chunk is there.
-    pub(crate) fn is_complete(&self) -> bool {
-        if self.missing.load(Ordering::Acquire) > 0 {
-            return false;
-        }
-        // The count may be too low when a device was opened anew under a fill: only the store knows.
-        let missing = count_missing(&self.device(), &self.map);
-        self.missing.store(missing, Ordering::Release);
-        missing == 0
-    }
-
-    /// Reads stored bytes of the blob from the first source that has them.
-    async fn read(&self, range: Range<u64>) -> Result<Bytes, Failure> {
-        let sources = self.sources.read().clone();
-        let mut failure = Failure::Refused;
-        for source in sources {
-            match source.read_range(&self.blob, range.clone()).await {
-                Ok(bytes) => {
-                    let len = bytes.len() as u64;
-                    self.stats.bytes_fetched.fetch_add(len, Ordering::Relaxed);
-                    if self.stats.down.swap(false, Ordering::Relaxed) {
-                        tracing::info!(blob = %self.blob, "the source is back");
-                    }
-                    return Ok(bytes);
-                }
-                Err(error) => {
-                    failure = failure_of(&error);
-                    let error = &error as &dyn std::error::Error;
-                    if !self.stats.down.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(blob = %self.blob, ?range, error, "a fetch failed");
-                    }
-                    *self.stats.last_error.lock() = Some(error.to_string());
-                }
-            }
-        }
-        Err(failure)
-    }
-
-    /// Counts what was filled, and logs what could not be, each extent once.
-    fn note(&self, extents: &Range<u32>, unfilled: &[Unfilled]) {
-        let filled = extents.len().saturating_sub(unfilled.len());
-        let fewer = |missing: usize| Some(missing.saturating_sub(filled));
-        let _before = self
-            .missing
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, fewer);
-        let mut complained = self.stats.complained.lock();
-        if unfilled.is_empty() {
-            for extent in extents.clone() {
-                complained.remove(&extent);
-            }
-            return;
-        }
-        for one in unfilled {
-            if complained.insert(one.extent) {
-                tracing::error!(blob = %self.blob, why = one.why, "a chunk is not shown: reads of it fail");
-            }
-            *self.stats.last_error.lock() = Some(format!("blob {}: {}", self.blob, one.why));
-        }
-    }
-
-    /// The part of a device that a read is about: whole blocks, not beyond the end. A read whose size the
-    /// kernel does not tell is about everything from its offset on that one readahead could want.
-    fn clamp(&self, read: &Read) -> Range<u64> {
-        let end = self.device.read().bytes();
-        let count = if read.count == 0 {
-            BLOCK_BYTES
-        } else {
-            read.count
-        };
-        let start = read.offset.min(end);
-        start..read.offset.saturating_add(count).min(end)
-    }
-}
-
-/// Extents of which the device does not have every chunk.
-fn count_missing(device: &Device, map: &DeviceMap) -> usize {
-    let present = |extent| {
-        let mut chunks = map.chunks_of(extent).iter();
-        chunks.all(|chunk| device.is_present(chunk.blocks()))
-    };
-    let extents = map.extents().iter();
-    extents.filter(|extent| !present(extent)).count()
-}
-
-/// What an error of a source means for the planner.
-fn failure_of(error: &SourceError) -> Failure {
-    match error.class() {
-        Class::Unavailable { retry_after } => Failure::Unavailable {
-            retry_after_ms: retry_after.and_then(|wait| u64::try_from(wait.as_millis()).ok()),
-        },
-        Class::Corrupt => Failure::Corrupt,
-        Class::Denied | Class::NotFound | Class::Refused => Failure::Refused,
     }
 }

@@ -1,28 +1,34 @@
-//! Filling: stored bytes in, verified blocks on a device out.
+//! Filling: stored bytes in, verified blocks on devices out.
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use draught_codec::Decoder;
-use draught_fill::{DeviceMap, Failure, MapChunk, MapExtent};
+use draught_fill::{Failure, FeedChunk, FeedExtent, FeedMap};
 use draught_store::{Device, WriteError};
 use draught_tree::BLOCK_BYTES;
 
 /// Decoded bytes that are collected before they are written: fewer, larger writes.
 const WRITE_BYTES: usize = 1 << 20;
-/// Bytes between two chunks of one extent that are written as zeros rather than apart. They belong to chunks that this
-/// image does not have. How many there are is up to the image: a run must not grow by all of them.
-const GAP_BYTES_MAX: u64 = 64 << 10;
 
 /// What a fill did not do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unfilled {
-    /// Index of the extent in the device's map.
+    /// Index of the extent in the feed's map.
     pub(crate) extent: u32,
     /// What to tell the planner.
     pub(crate) failure: Failure,
     /// What to tell people.
     pub(crate) why: String,
+}
+
+/// Stored bytes of a blob.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    /// Where in the blob they begin.
+    pub(crate) start: u64,
+    pub(crate) bytes: &'a [u8],
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +41,7 @@ struct Workspace {
 /// Blocks that lie next to each other on a device and wait to be written together.
 #[derive(Debug, Default)]
 struct Run {
+    device: Option<Arc<Device>>,
     start: u64,
     bytes: Vec<u8>,
     extents: Vec<u32>,
@@ -45,14 +52,15 @@ thread_local! {
     static WORKSPACE: RefCell<Workspace> = RefCell::default();
 }
 
-/// Decodes and verifies extents of a device and writes them. `stored` are the blob's bytes from
-/// `stored_start` on. Gives the extents that could not be filled; all others are present.
+/// Decodes and verifies extents of a feed and writes what is missing of their chunks. `devices` are the feed's;
+/// `filled` is told, as soon as it is so, that extents are there, in ranges. Gives the extents that could
+/// not be filled.
 pub(crate) fn fill(
-    device: &Device,
-    map: &DeviceMap,
+    devices: &[Arc<Device>],
+    map: &FeedMap,
     extents: Range<u32>,
-    stored_start: u64,
-    stored: &[u8],
+    stored: Stored<'_>,
+    mut filled: impl FnMut(Range<u32>),
 ) -> Vec<Unfilled> {
     WORKSPACE.with_borrow_mut(|workspace| {
         let Workspace {
@@ -60,47 +68,133 @@ pub(crate) fn fill(
             decoded,
             run,
         } = workspace;
-        let mut unfilled = Vec::new();
         run.clear();
-        for index in extents {
+        let mut filling = Filling {
+            devices,
+            unfilled: Vec::new(),
+            told: extents.start,
+        };
+        for index in extents.clone() {
             let Some(extent) = map.extent(index) else {
                 continue;
             };
             let chunks = map.chunks_of(extent);
-            if let Err(why) = decode(decoder, extent, chunks, stored_start, stored, decoded) {
-                unfilled.push(Unfilled {
-                    extent: index,
-                    failure: Failure::Corrupt,
-                    why,
-                });
+            if chunks.iter().all(|chunk| filling.is_present(chunk)) {
+                continue;
+            }
+            if let Err(why) = decode(decoder, extent, chunks, stored, decoded) {
+                let failure = Failure::Corrupt;
+                filling.fail(index, failure, why);
                 continue;
             }
             for chunk in chunks {
-                if !run.takes(index, chunk.place) {
-                    run.write(device, &mut unfilled);
+                if filling.is_present(chunk) {
+                    continue;
                 }
-                run.push(index, chunk, content(chunk, decoded).unwrap_or_default());
+                let Some(device) = filling.device(chunk) else {
+                    let why = "the image has no such device".to_owned();
+                    filling.fail(index, Failure::Device, why);
+                    break;
+                };
+                if !run.takes(&device, chunk.place) {
+                    filling.write(run);
+                    filling.tell(index, &mut filled);
+                }
+                let content = content(chunk, decoded).unwrap_or_default();
+                run.push(index, device, chunk, content);
             }
         }
-        run.write(device, &mut unfilled);
-        unfilled
+        filling.write(run);
+        filling.tell(extents.end, &mut filled);
+        filling.unfilled
     })
+}
+
+struct Filling<'a> {
+    devices: &'a [Arc<Device>],
+    /// Sorted by extent.
+    unfilled: Vec<Unfilled>,
+    /// The extent up to which was told what is filled.
+    told: u32,
+}
+
+impl Filling<'_> {
+    fn device(&self, chunk: &FeedChunk) -> Option<Arc<Device>> {
+        self.devices.get(usize::from(chunk.device)).cloned()
+    }
+
+    fn is_present(&self, chunk: &FeedChunk) -> bool {
+        let device = self.devices.get(usize::from(chunk.device));
+        device.is_some_and(|device| device.is_present(chunk.blocks()))
+    }
+
+    fn fail(&mut self, extent: u32, failure: Failure, why: String) {
+        let at = self.unfilled.partition_point(|one| one.extent < extent);
+        // Its beginning may have failed before.
+        if self.unfilled.get(at).is_none_or(|one| one.extent != extent) {
+            let one = Unfilled {
+                extent,
+                failure,
+                why,
+            };
+            self.unfilled.insert(at, one);
+        }
+    }
+
+    /// Tells which extents below `end` are filled; all that they have was written.
+    fn tell(&mut self, end: u32, filled: &mut impl FnMut(Range<u32>)) {
+        let mut start = std::mem::replace(&mut self.told, end);
+        let failed = self.unfilled.iter().map(|one| one.extent);
+        for failed in failed
+            .filter(|failed| (start..end).contains(failed))
+            .collect::<Vec<_>>()
+        {
+            if start < failed {
+                filled(start..failed);
+            }
+            start = failed + 1;
+        }
+        if start < end {
+            filled(start..end);
+        }
+    }
+
+    /// Writes what was collected and marks it present.
+    fn write(&mut self, run: &mut Run) {
+        let Some(device) = run.device.take() else {
+            return;
+        };
+        let range = run.start..run.end();
+        debug_assert!(range.end % BLOCK_BYTES == 0, "runs are whole blocks");
+        let written = device
+            .write(run.start, &run.bytes)
+            .and_then(|()| device.mark_present(range));
+        if let Err(error) = written {
+            let failure = match error {
+                WriteError::NoSpace { .. } => Failure::NoSpace,
+                _ => Failure::Device,
+            };
+            for extent in &run.extents {
+                self.fail(*extent, failure, error.to_string());
+            }
+        }
+        run.clear();
+    }
 }
 
 /// Decodes an extent and verifies each of its chunks.
 fn decode(
     decoder: &mut Decoder,
-    extent: &MapExtent,
-    chunks: &[MapChunk],
-    stored_start: u64,
-    stored: &[u8],
+    extent: &FeedExtent,
+    chunks: &[FeedChunk],
+    stored: Stored<'_>,
     decoded: &mut Vec<u8>,
 ) -> Result<(), String> {
     let Range { start, end } = extent.stored();
-    let index = |at: u64| usize::try_from(at.checked_sub(stored_start)?).ok();
+    let index = |at: u64| usize::try_from(at.checked_sub(stored.start)?).ok();
     let stored = index(start)
         .zip(index(end))
-        .and_then(|(start, end)| stored.get(start..end))
+        .and_then(|(start, end)| stored.bytes.get(start..end))
         .ok_or_else(|| format!("bytes {start}..{end} of the blob did not come"))?;
     decoded.clear();
     decoder
@@ -119,7 +213,7 @@ fn decode(
 }
 
 /// A chunk's part of its decoded extent.
-fn content<'a>(chunk: &MapChunk, decoded: &'a [u8]) -> Option<&'a [u8]> {
+fn content<'a>(chunk: &FeedChunk, decoded: &'a [u8]) -> Option<&'a [u8]> {
     let start = usize::try_from(chunk.offset).ok()?;
     let end = start.checked_add(usize::try_from(chunk.bytes).ok()?)?;
     decoded.get(start..end)
@@ -127,6 +221,7 @@ fn content<'a>(chunk: &MapChunk, decoded: &'a [u8]) -> Option<&'a [u8]> {
 
 impl Run {
     fn clear(&mut self) {
+        self.device = None;
         self.bytes.clear();
         self.extents.clear();
     }
@@ -135,69 +230,27 @@ impl Run {
         self.start + self.bytes.len() as u64
     }
 
-    /// Whether what belongs at `place`, of that extent, is to be written together with what is here.
-    fn takes(&self, extent: u32, place: u64) -> bool {
-        // Between two extents may lie one that could not be verified: it must not appear as zeros.
-        let gap_max = if self.extents.last() == Some(&extent) {
-            GAP_BYTES_MAX
-        } else {
-            0
-        };
-        let gap = place.checked_sub(self.end());
-        self.extents.is_empty()
-            || (self.bytes.len() < WRITE_BYTES && gap.is_some_and(|gap| gap <= gap_max))
+    /// Whether what belongs at `place` of that device is to be written together with what is here. Only what
+    /// lies next to it: in a gap may be another image's chunk that could not be verified.
+    fn takes(&self, device: &Arc<Device>, place: u64) -> bool {
+        self.device.as_ref().is_none_or(|own| {
+            Arc::ptr_eq(own, device) && self.bytes.len() < WRITE_BYTES && place == self.end()
+        })
     }
 
     /// Appends a chunk, padded with zeros to whole blocks.
-    fn push(&mut self, extent: u32, chunk: &MapChunk, content: &[u8]) {
-        if self.extents.is_empty() {
+    fn push(&mut self, extent: u32, device: Arc<Device>, chunk: &FeedChunk, content: &[u8]) {
+        if self.device.is_none() {
             self.start = chunk.place;
+            self.device = Some(device);
         }
         if self.extents.last() != Some(&extent) {
             self.extents.push(extent);
         }
-        self.pad_to(chunk.place);
         self.bytes.extend_from_slice(content);
-        self.pad_to(chunk.blocks().end);
-    }
-
-    fn pad_to(&mut self, place: u64) {
-        let len = usize::try_from(place.saturating_sub(self.start)).unwrap_or(usize::MAX);
-        debug_assert!(
-            len >= self.bytes.len(),
-            "chunks come in the order of their places"
-        );
-        self.bytes.resize(len, 0);
-    }
-
-    /// Writes what was collected and marks it present.
-    fn write(&mut self, device: &Device, unfilled: &mut Vec<Unfilled>) {
-        if self.extents.is_empty() {
-            return;
-        }
-        let range = self.start..self.end();
-        debug_assert!(range.end % BLOCK_BYTES == 0, "runs are whole blocks");
-        let written = device
-            .write(self.start, &self.bytes)
-            .and_then(|()| device.mark_present(range));
-        if let Err(error) = written {
-            let failure = match error {
-                WriteError::NoSpace { .. } => Failure::NoSpace,
-                _ => Failure::Device,
-            };
-            let why = error.to_string();
-            for extent in &self.extents {
-                // Its beginning may have been in the run before.
-                if unfilled.last().is_none_or(|last| last.extent != *extent) {
-                    unfilled.push(Unfilled {
-                        extent: *extent,
-                        failure,
-                        why: why.clone(),
-                    });
-                }
-            }
-        }
-        self.clear();
+        let len = chunk.blocks().end.saturating_sub(self.start);
+        self.bytes
+            .resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
     }
 }
 
@@ -209,61 +262,100 @@ mod tests {
 
     use super::*;
 
-    /// A map of extents that are stored as they are, each with chunks at these places.
-    fn map(bytes: u64, places: &[&[u64]], content: &[u8]) -> DeviceMap {
+    /// A map of extents that are stored as they are, of one chunk each, at these places of these devices.
+    fn map(places: &[(u16, u64)], content: &[u8]) -> FeedMap {
         let (mut extents, mut chunks) = (Vec::new(), Vec::new());
-        for (index, places) in (0_u64..).zip(places) {
-            let start = u32::try_from(chunks.len()).unwrap();
-            for place in *places {
-                chunks.push(MapChunk {
-                    place: *place,
-                    bytes: u32::try_from(content.len()).unwrap(),
-                    offset: 0,
-                    digest: Digest::sha256(content),
-                });
-            }
-            extents.push(MapExtent {
-                blob_offset: index * content.len() as u64,
-                stored_bytes: u32::try_from(content.len()).unwrap(),
-                decoded_bytes: u32::try_from(content.len()).unwrap(),
+        let bytes = u32::try_from(content.len()).unwrap();
+        for (index, (device, place)) in (0_u32..).zip(places) {
+            chunks.push(FeedChunk {
+                device: *device,
+                place: *place,
+                bytes,
+                offset: 0,
+                digest: Digest::sha256(content),
+            });
+            extents.push(FeedExtent {
+                blob_offset: u64::from(index * bytes),
+                stored_bytes: bytes,
+                decoded_bytes: bytes,
                 compression: Compression::None,
-                chunks: start..u32::try_from(chunks.len()).unwrap(),
+                chunks: index..index + 1,
             });
         }
-        DeviceMap::from_parts(bytes, extents, chunks).unwrap()
+        FeedMap::from_parts(extents, chunks).unwrap()
+    }
+
+    fn devices(scratch: &tempfile::TempDir, bytes: u64) -> (Store, Vec<Arc<Device>>) {
+        let store = Store::open(scratch.path(), "boot").unwrap();
+        let open = |key| store.device(&DeviceKey([key; 32]), bytes).unwrap();
+        let devices = vec![open(0), open(1)];
+        (store, devices)
     }
 
     #[test]
-    fn chunks_of_one_extent_may_lie_any_distance_apart() {
+    fn chunks_go_to_their_devices_and_what_is_done_is_told_at_once() {
         let scratch = tempfile::tempdir().unwrap();
-        let store = Store::open(scratch.path(), "boot").unwrap();
-        let bytes = 64 << 30;
-        let device = store.device(&DeviceKey([1; 32]), bytes).unwrap();
-        let far = bytes - 2 * BLOCK_BYTES;
-        let map = map(bytes, &[&[0, 8192, far - (1 << 30)], &[far]], &[7; 5000]);
-        assert_eq!(map.chunks().len(), 4);
-        let unfilled = fill(&device, &map, 0..1, 0, &[7; 5000]);
-        assert_eq!(unfilled, []);
-        for chunk in map.chunks_of(&map.extents()[0]) {
-            assert!(device.is_present(chunk.blocks()));
-        }
-        assert!(device.bytes_present() < 100_000);
+        let (_store, devices) = devices(&scratch, 4 * BLOCK_BYTES);
+        let map = map(&[(0, 0), (0, 4096), (1, 8192), (0, 12288)], &[7; 4096]);
+        let mut told = Vec::new();
+        let stored = Stored {
+            start: 0,
+            bytes: &[7; 4 * 4096],
+        };
+        let unfilled = fill(&devices, &map, 0..4, stored, |extents| {
+            assert!(extents.clone().all(|extent| {
+                let chunk = &map.chunks()[extent as usize];
+                devices[usize::from(chunk.device)].is_present(chunk.blocks())
+            }));
+            told.push(extents);
+        });
+        assert_eq!((unfilled, told), (vec![], vec![0..2, 2..3, 3..4]));
+        assert_eq!(devices[0].missing(0..16384), vec![8192..12288]);
+        assert_eq!(devices[1].bytes_present(), 4096);
     }
 
     #[test]
     fn an_extent_that_is_not_verified_stays_absent_between_two_that_are() {
         let scratch = tempfile::tempdir().unwrap();
-        let store = Store::open(scratch.path(), "boot").unwrap();
-        let device = store.device(&DeviceKey([1; 32]), 3 * 4096).unwrap();
-        let map = map(3 * 4096, &[&[0], &[4096], &[8192]], &[7; 4096]);
-        let mut stored = vec![7; 3 * 4096];
-        stored[5000] = 8;
-        let unfilled = fill(&device, &map, 0..3, 0, &stored);
+        let (_store, devices) = devices(&scratch, 3 * 4096);
+        let map = map(&[(0, 0), (0, 4096), (0, 8192)], &[7; 4096]);
+        let mut bytes = vec![7; 3 * 4096];
+        bytes[5000] = 8;
+        let mut told = Vec::new();
+        let stored = Stored {
+            start: 0,
+            bytes: &bytes,
+        };
+        let unfilled = fill(&devices, &map, 0..3, stored, |extents| told.push(extents));
         let failed: Vec<_> = unfilled
             .iter()
             .map(|one| (one.extent, one.failure))
             .collect();
         assert_eq!(failed, [(1, Failure::Corrupt)]);
-        assert_eq!(device.missing(0..3 * 4096), vec![4096..8192]);
+        assert_eq!(
+            told.iter().flat_map(Clone::clone).collect::<Vec<_>>(),
+            [0, 2]
+        );
+        assert_eq!(devices[0].missing(0..3 * 4096), vec![4096..8192]);
+    }
+
+    #[test]
+    fn what_is_there_is_neither_decoded_nor_written() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (_store, devices) = devices(&scratch, 2 * 4096);
+        let map = map(&[(0, 0), (0, 4096)], &[7; 4096]);
+        devices[0].write(0, &[7; 4096]).unwrap();
+        devices[0].mark_present(0..4096).unwrap();
+        // Nothing came for the first.
+        let stored = Stored {
+            start: 4096,
+            bytes: &[7; 4096],
+        };
+        let mut told = Vec::new();
+        let unfilled = fill(&devices, &map, 0..2, stored, |extents| told.push(extents));
+        assert_eq!(
+            (unfilled.len(), &told[..]),
+            (0, std::slice::from_ref(&(0..2)))
+        );
     }
 }

@@ -23,6 +23,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use crate::keeper::{self, KeeperError, set_name};
 use crate::layout::Layout;
 use crate::mounts::{is_covered, is_mounted};
+use crate::sessions;
 use crate::state::{State, boot_id};
 
 /// How often the guard looks whether anybody still uses the mounts.
@@ -98,6 +99,10 @@ pub fn run(layout: &Layout) -> io::Result<()> {
         Err(KeeperError::Running { .. }) => listed(layout)?,
         Err(error) => return Err(io::Error::other(error)),
     };
+    if !listener.raises_events() {
+        // Without the two, reads fail by themselves.
+        return Ok(());
+    }
     // Whoever waits for an answer, or comes later, gets an error.
     let mut reads = listener.recover().map_err(io::Error::other)?;
     loop {
@@ -128,10 +133,9 @@ fn take_away(layout: &Layout) -> io::Result<Vec<PathBuf>> {
             continue;
         }
         let dir = record.dir.display();
-        match draught_mount::detach(&record.dir) {
+        match sessions::detach(record) {
             Ok(()) => tracing::error!(%dir, "detached: mount it again"),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
                 tracing::error!(%dir, error, "could not be detached; reads of it fail");
             }
         }

@@ -52,11 +52,6 @@ pub enum KeeperError {
         /// The state directory.
         root: std::path::PathBuf,
     },
-    /// No pre-content events here.
-    #[error(
-        "no fanotify group for pre-content events (needs root and Linux 6.15 or later; \"draught probe\" says what is missing)"
-    )]
-    Group(#[source] io::Error),
     /// Its workers end before they serve.
     #[error("the worker could not start, {attempts} times: its own message says why")]
     Worker {
@@ -95,7 +90,13 @@ impl Holdings {
     fn new(layout: &Layout) -> Result<Self, KeeperError> {
         fs_err::create_dir_all(layout.root()).map_err(failed("make the state directory"))?;
         let lock = lock(layout)?;
-        let group = Group::new().map_err(KeeperError::Group)?;
+        let group = match Group::new() {
+            Ok(group) => group,
+            Err(error) => {
+                tracing::info!(%error, "no pre-content events here: mounts go through FUSE");
+                Group::none().map_err(failed("open /dev/null"))?
+            }
+        };
         let journal = Journal::create().map_err(failed("make the journal"))?;
         let path = layout.socket();
         match fs_err::remove_file(&path) {

@@ -45,6 +45,12 @@ impl Layout {
         self.root.join("mounts.json")
     }
 
+    /// What starts of images touch.
+    #[must_use]
+    pub fn profiles(&self) -> PathBuf {
+        self.root.join("profiles")
+    }
+
     /// The chunk store.
     #[must_use]
     pub fn store(&self) -> PathBuf {

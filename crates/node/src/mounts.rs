@@ -1,135 +1,89 @@
-//! What is mounted, and the devices that it needs.
+//! What is mounted, and the images and devices that it needs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use draught_fill::DeviceId;
+use draught_fill::{DeviceId, FeedId, ImageId};
 use draught_mount::{Detached, MountInfo, mountinfo};
 use draught_source::Source;
-use draught_store::{Device, DeviceKey};
+use draught_store::DeviceKey;
+use draught_sys::resident::Resident;
 use parking_lot::Mutex;
 
-use crate::attach::{AttachError, Attached, attach};
-use crate::control::MountStatus;
-use crate::engine::Served;
+use crate::attach::{Attaching, Kept, keep, resolve};
+use crate::catalog::{Catalog, load};
+use crate::control::{MountRequest, MountStatus};
+use crate::error::MountError;
 use crate::handover::Key;
-use crate::record::{ImageRecord, decode_map, map_file};
-use crate::source::open_source;
-use crate::state::{MountRecord, Origin, State};
+use crate::image::{Feed, Image, ranges_of};
+use crate::record::METADATA;
+use crate::served::Served;
+use crate::sessions;
+use crate::state::{MountRecord, State, now};
+use crate::transport::Transport;
 use crate::worker::Worker;
 
-/// The metadata image among an image's files.
-pub(crate) const METADATA: &str = "meta.erofs";
-/// The record among an image's files.
-pub(crate) const RECORD: &str = "image.json";
-/// How far the kernel reads ahead, in KiB. Measured: 128, its default, makes events of 128 KiB and
-/// twelve times as many as this, which makes them of 4 MiB at most.
-const READAHEAD_KIB: u32 = 2048;
+/// Metadata that is kept in memory, in bytes of all images together: that of some 250,000 files. The kernel
+/// reads it block by block, each a wait for the disk once the page cache was given to others.
+const RESIDENT_BYTES_MAX: usize = 32 << 20;
 /// How long a stop waits for the kernel to let go of what was just unmounted: it may still be reading
 /// ahead, or closing files in the background.
 const LINGER_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it looks.
 const LINGER_POLL: Duration = Duration::from_millis(10);
-/// The name of the only transport so far.
-pub(crate) const FANOTIFY: &str = "fanotify";
-
-/// Why something could not be mounted, unmounted, stopped or replaced.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub(crate) enum MountError {
-    #[error("failed to attach {reference}")]
-    Attach {
-        reference: String,
-        source: Box<AttachError>,
-    },
-    #[error("{dir:?} is not an existing directory: make it first")]
-    NoDirectory { dir: PathBuf },
-    #[error("{reference} is mounted on {dir:?} already: unmount it first")]
-    Occupied { dir: PathBuf, reference: String },
-    #[error("something else is mounted on top of it on {dir:?}: unmount that first")]
-    Covered { dir: PathBuf },
-    #[error("the daemon is stopping: try again when it is gone")]
-    Stopping,
-    #[error("nothing of this daemon is mounted on {dir:?}")]
-    NotMounted { dir: PathBuf },
-    #[error("{dir:?} is in use: end what uses it first")]
-    Busy {
-        dir: PathBuf,
-        source: Box<draught_mount::MountError>,
-    },
-    #[error(
-        "{reference}, unmounted from {dir:?}, is still in use elsewhere, such as in a container"
-    )]
-    Lingering { dir: PathBuf, reference: String },
-    #[error("failed to mount on {dir:?}")]
-    Mount {
-        dir: PathBuf,
-        source: Box<draught_mount::MountError>,
-    },
-    #[error("failed to keep the image's metadata in the store")]
-    Keep(#[source] io::Error),
-    #[error("failed to open a device in the store")]
-    Device(#[source] draught_store::DeviceError),
-    #[error("failed to mark a device for events")]
-    Mark(#[source] io::Error),
-    #[error("failed to tell the keeper")]
-    Keeper(#[source] io::Error),
-    #[error("failed to save the list of mounts")]
-    State(#[source] io::Error),
-    #[error("failed to open the new program")]
-    Executable(#[source] io::Error),
-    #[error("failed to start a thread for this")]
-    Thread(#[source] io::Error),
-    #[error("the daemon failed inside: its log says more")]
-    Crashed,
-}
-
 /// One live mount.
 #[derive(Debug)]
-struct Live {
-    record: MountRecord,
-    /// Digest of its manifest.
-    digest: String,
-    devices: Vec<Arc<Served>>,
-    /// What it brought to its devices; goes with it, or its connections would stay.
-    source: Option<Arc<dyn Source>>,
-    /// Why not all of its devices can be served.
-    problem: Option<String>,
+pub(crate) struct Live {
+    pub(crate) record: MountRecord,
+    /// None if it can't be served.
+    pub(crate) image: Option<Arc<Image>>,
+    /// What it brought to its image; goes with it, or its connections would stay.
+    pub(crate) source: Option<Arc<dyn Source>>,
+    /// Why it can't be served.
+    pub(crate) problem: Option<String>,
+    /// Who serves it, if not events.
+    pub(crate) session: Option<sessions::Served>,
+}
+
+impl Live {
+    /// Whether somebody uses it who does not reach it through the directory tree.
+    fn is_in_use(&self) -> bool {
+        if sessions::needs_its_devices(&self.record) {
+            return is_in_use(&self.record);
+        }
+        self.session.as_ref().is_some_and(sessions::Served::is_live)
+    }
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    live: Vec<Live>,
+pub(crate) struct Inner {
+    pub(crate) live: Vec<Live>,
     /// Nothing is mounted any more: nobody would serve it.
     stopping: bool,
-    /// Devices in use, and by how many mounts.
-    devices: BTreeMap<Key, (Arc<Served>, usize)>,
+    /// Devices in use, and by how many images.
+    pub(crate) devices: BTreeMap<Key, (Arc<Served>, usize)>,
+    /// Images in use by their names in the store, and by how many mounts.
+    pub(crate) images: BTreeMap<String, (Arc<Image>, usize)>,
 }
 
-/// See the module.
+/// See the module. Locks are taken in the order of the fields.
 #[derive(Debug)]
 pub(crate) struct Mounts {
     boot_id: String,
-    inner: Mutex<Inner>,
-    next_device: AtomicU32,
-}
-
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    attaching: Attaching,
+    /// Held while anything is placed in the store or removed from it.
+    pub(crate) catalog: Mutex<Catalog>,
+    pub(crate) inner: Mutex<Inner>,
+    next_id: AtomicU32,
 }
 
 /// The mount of one of our images on a directory, as the kernel has it.
 pub(crate) fn is_mounted(infos: &[MountInfo], record: &MountRecord) -> bool {
-    infos.iter().any(|info| {
-        info.target == record.dir && info.filesystem == "erofs" && info.source == record.metadata
-    })
+    infos.iter().any(|info| sessions::is_of(info, record))
 }
 
 /// Whether something else lies on top of what is mounted.
@@ -144,61 +98,137 @@ pub(crate) fn is_covered(infos: &[MountInfo], record: &MountRecord) -> bool {
 
 /// Whether somebody uses a mount that was taken out of the directory tree. One that can't be asked for is
 /// taken for used: to let go of it would mean zeros if it were.
-fn is_in_use(record: &MountRecord) -> bool {
+pub(crate) fn is_in_use(record: &MountRecord) -> bool {
     draught_mount::is_in_use(&record.metadata).unwrap_or_else(|error| {
         tracing::error!(%error, "can't tell whether a mount is in use");
-        error.kind() != io::ErrorKind::NotFound
+        error.kind() != std::io::ErrorKind::NotFound
     })
+}
+
+/// Keeps an image's metadata in memory, if there is room.
+fn keep_resident(worker: &Worker, inner: &Inner, image: &Image) {
+    let others = inner
+        .images
+        .values()
+        .map(|(image, _)| image.bytes_resident());
+    let room = RESIDENT_BYTES_MAX.saturating_sub(others.sum());
+    let path = worker.store.image_file(&image.name, METADATA);
+    let resident = fs_err::File::open(path).and_then(|file| {
+        let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        if bytes > room {
+            return Ok(None);
+        }
+        Resident::new(file.file().as_fd(), bytes).map(Some)
+    });
+    match resident {
+        Ok(resident) => image.keep_resident(resident),
+        Err(error) => tracing::debug!(%error, "metadata may leave the memory"),
+    }
 }
 
 impl Mounts {
     pub(crate) fn new(boot_id: String) -> Self {
         Self {
             boot_id,
+            attaching: Attaching::default(),
+            catalog: Mutex::default(),
             inner: Mutex::default(),
-            next_device: AtomicU32::new(0),
+            next_id: AtomicU32::new(0),
         }
     }
 
-    fn save(&self, worker: &Worker, inner: &Inner) -> Result<(), MountError> {
+    pub(crate) fn save(&self, worker: &Worker, inner: &Inner) -> Result<(), MountError> {
         let mut state = State::empty(self.boot_id.clone());
         state.mounts = inner.live.iter().map(|live| live.record.clone()).collect();
         state.save(&worker.layout).map_err(MountError::State)
+    }
+
+    fn next_id(&self) -> u32 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Attaches an image and mounts it on a directory. Blocks on the network.
     pub(crate) fn mount(
         &self,
         worker: &Arc<Worker>,
-        origin: Origin,
-        dir: PathBuf,
+        request: MountRequest,
     ) -> Result<MountStatus, MountError> {
+        let MountRequest { origin, dir, .. } = &request;
+        let transport = worker.transports.choose(request.transport)?;
         if !dir.is_absolute() || !dir.is_dir() {
+            let dir = dir.clone();
             return Err(MountError::NoDirectory { dir });
         }
-        if let Some(done) = self.inner.lock().already(&origin, &dir)? {
+        if let Some(done) = self.inner.lock().already(&request)? {
             return Ok(done);
         }
         let failed = |error| MountError::Attach {
             reference: origin.reference.clone(),
             source: Box::new(error),
         };
-        let attached = worker
-            .engine
-            .runtime()
-            .block_on(attach(&origin))
-            .map_err(failed)?;
-        self.place(worker, origin, &dir, &attached)
+        let runtime = worker.engine.runtime();
+        let asked = Instant::now();
+        let resolved = runtime.block_on(resolve(origin)).map_err(failed)?;
+        // To connect and to ask, at least: each once there and back.
+        let latency = asked.elapsed() / 2;
+        self.attaching.alone(&resolved.digest, || {
+            {
+                let mut catalog = self.catalog.lock();
+                if let Some(kept) = self.find(worker, &mut catalog, &resolved.digest) {
+                    let source = (resolved.source(), latency);
+                    return self.place(worker, &mut catalog, &request, transport, kept, source);
+                }
+            }
+            let opened = runtime
+                .block_on(Box::pin(resolved.import()))
+                .map_err(failed)?;
+            let hot = worker.profiles.hot(origin, &resolved.digest, &opened.tree);
+            let mut catalog = self.catalog.lock();
+            let name = catalog.new_name(&worker.store, &resolved.digest);
+            let kept = {
+                let known = worker.deduplicate.then_some(&worker.store);
+                keep(&opened, &hot, &resolved.digest, name, &worker.store, known).map_err(failed)?
+            };
+            drop(opened);
+            catalog.insert(&worker.store, &kept.name, &kept.record);
+            let source = (resolved.source(), latency);
+            self.place(worker, &mut catalog, &request, transport, kept, source)
+        })
+    }
+
+    /// The image with that manifest, if the store has all that it needs. One of which something is lost is
+    /// removed.
+    fn find(
+        &self,
+        worker: &Worker,
+        catalog: &mut Catalog,
+        digest: &draught_digest::Digest,
+    ) -> Option<Kept> {
+        for name in catalog.of_manifest(&worker.store, digest) {
+            let error = match load(&worker.store, &name) {
+                Ok(kept) => return Some(kept),
+                Err(error) => error,
+            };
+            if self.inner.lock().images.contains_key(&name) {
+                continue;
+            }
+            tracing::warn!(%error, image = name, "what is kept of an image can't be used: attaching it anew");
+            if let Err(error) = catalog.remove(&worker.store, &name) {
+                tracing::warn!(%error, image = name, "it can't be removed either");
+            }
+        }
+        None
     }
 
     fn place(
         &self,
         worker: &Arc<Worker>,
-        origin: Origin,
-        dir: &Path,
-        attached: &Attached,
+        catalog: &mut Catalog,
+        request: &MountRequest,
+        transport: Transport,
+        kept: Kept,
+        (source, latency): (Arc<dyn Source>, Duration),
     ) -> Result<MountStatus, MountError> {
-        let image = attached.name();
         // One at a time from here on: the order of open, mark and mount is what everything rests on.
         let mut inner = self.inner.lock();
         if inner.stopping {
@@ -206,39 +236,41 @@ impl Mounts {
         }
         inner.notice_unmounted();
         // Somebody else may have been faster.
-        if let Some(done) = inner.already(&origin, dir)? {
+        if let Some(done) = inner.already(request)? {
             return Ok(done);
         }
-        attached.keep(&worker.store).map_err(MountError::Keep)?;
-        let devices = self.acquire_all(worker, &mut inner, &attached.devices)?;
+        let name = kept.name.clone();
+        catalog.used(&worker.store, &name, Some(&request.origin.reference));
+        let image = self.acquire(worker, &mut inner, kept)?;
         let record = MountRecord {
-            dir: dir.to_path_buf(),
-            image: image.clone(),
-            origin,
-            transport: FANOTIFY.to_owned(),
+            dir: request.dir.clone(),
+            image: name.clone(),
+            origin: request.origin.clone(),
+            transport: transport.name().to_owned(),
+            session: transport
+                .has_session()
+                .then(|| sessions::key_text(&sessions::new_key())),
+            prefetch_all: request.prefetch_all,
             since: now(),
-            metadata: worker.store.image_dir(&image).join(METADATA),
+            metadata: worker.store.image_file(&name, METADATA),
             detached: false,
         };
-        let live = Live {
+        image.add_source(Arc::clone(&source));
+        worker.engine.expect_latency(image.id, latency);
+        inner.live.push(Live {
             record,
-            digest: attached.record.digest.clone(),
-            devices,
-            source: Some(Arc::clone(&attached.source)),
+            image: Some(Arc::clone(&image)),
+            source: Some(source),
             problem: None,
-        };
-        for served in &live.devices {
-            served.add_source(Arc::clone(&attached.source));
-        }
-        inner.live.push(live);
+            session: None,
+        });
         // Before it can be seen: a worker that dies in between finds it in the list.
         let saved = self.save(worker, &inner);
         let result = saved.and_then(|()| self.mount_last(worker, &mut inner));
         if result.is_err()
             && let Some(live) = inner.live.pop()
         {
-            live.take_source();
-            self.release(worker, &mut inner, live.devices);
+            self.let_go(worker, &mut inner, live);
             if let Err(error) = self.save(worker, &inner) {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -254,6 +286,15 @@ impl Mounts {
         let Some(live) = inner.live.last_mut() else {
             return Err(MountError::Crashed);
         };
+        let Some(image) = &live.image else {
+            return Err(MountError::Crashed);
+        };
+        if live.record.session.is_some() {
+            live.session = Some(sessions::mount(worker, &live.record, image)?);
+            image.read_ahead_as_usual();
+            worker.prefetch(image, live.record.prefetch_all);
+            return Ok(live.status());
+        }
         let dir = live.record.dir.clone();
         let failed = |error| MountError::Mount {
             dir: dir.clone(),
@@ -261,90 +302,153 @@ impl Mounts {
         };
         let listener = worker.engine.listener();
         // Complete ones too: a mount that opened a device unmarked can never be made to raise events.
-        for served in &live.devices {
-            served.marked.store(true, Ordering::Release);
-            listener
-                .mark(&served.device().as_fd())
-                .map_err(MountError::Mark)?;
+        for served in &image.devices {
+            served.mark(listener).map_err(MountError::Mark)?;
         }
-        let paths: Vec<PathBuf> = live
-            .devices
-            .iter()
+        let paths = image.devices.iter();
+        let paths: Vec<PathBuf> = paths
             .map(|served| served.device().path().to_path_buf())
             .collect();
         let detached = Detached::mount(&live.record.metadata, &paths).map_err(failed)?;
-        if let Err(error) = detached.set_readahead(READAHEAD_KIB) {
-            tracing::debug!(%error, "readahead stays what it was");
-        }
+        image.read_far_ahead(detached.readahead());
         detached.attach(&dir).map_err(failed)?;
-        for served in &live.devices {
-            worker.engine.unmark_if_complete(served);
+        for served in &image.devices {
+            served.unmark_if_complete(listener);
         }
+        image.read_ahead_as_usual();
+        worker.prefetch(image, live.record.prefetch_all);
         Ok(live.status())
     }
 
-    /// The devices of one more mount; all of them, or none.
-    fn acquire_all(
+    /// An image to use for one more mount.
+    pub(crate) fn acquire(
         &self,
         worker: &Worker,
         inner: &mut Inner,
-        prepared: &[crate::attach::Prepared],
-    ) -> Result<Vec<Arc<Served>>, MountError> {
+        kept: Kept,
+    ) -> Result<Arc<Image>, MountError> {
+        if let Some((image, users)) = inner.images.get_mut(&kept.name) {
+            *users += 1;
+            return Ok(Arc::clone(image));
+        }
         let mut devices = Vec::new();
-        for prepared in prepared {
-            match self.acquire(worker, inner, prepared) {
+        for device in &kept.record.devices {
+            let key = device.key().map_err(MountError::Kept);
+            match key.and_then(|key| self.acquire_device(worker, inner, key)) {
                 Ok(served) => devices.push(served),
                 Err(error) => {
-                    self.release(worker, inner, devices);
+                    self.release_devices(worker, inner, &devices);
                     return Err(error);
                 }
             }
         }
-        Ok(devices)
+        self.serve(worker, inner, kept, devices)
     }
 
-    /// A device to use for one more mount.
-    fn acquire(
+    /// Serves an image whose devices are served.
+    pub(crate) fn serve(
         &self,
         worker: &Worker,
         inner: &mut Inner,
-        prepared: &crate::attach::Prepared,
+        kept: Kept,
+        devices: Vec<Arc<Served>>,
+    ) -> Result<Arc<Image>, MountError> {
+        let Kept {
+            name,
+            record,
+            feeds,
+            touches,
+        } = kept;
+        let ranges = ranges_of(devices.len(), &feeds);
+        let id = ImageId(self.next_id());
+        let image = Image::new(id, name.clone(), record, devices, ranges, touches);
+        let image = Arc::new(image);
+        let mut served = Vec::new();
+        for (index, (map, blob)) in feeds.into_iter().zip(&image.record.blobs).enumerate() {
+            let Ok(digest) = blob.digest.parse() else {
+                self.release_devices(worker, inner, &image.devices);
+                return Err(MountError::Kept(std::io::ErrorKind::InvalidData.into()));
+            };
+            let id = FeedId(self.next_id());
+            let of = Arc::clone(&image);
+            let feed = Feed::new(id, index, digest, map, of);
+            served.push(Arc::new(feed));
+        }
+        worker.engine.add_image(&image, served);
+        keep_resident(worker, inner, &image);
+        inner.images.insert(name, (Arc::clone(&image), 1));
+        Ok(image)
+    }
+
+    /// A device to use for one more image.
+    fn acquire_device(
+        &self,
+        worker: &Worker,
+        inner: &mut Inner,
+        key: Key,
     ) -> Result<Arc<Served>, MountError> {
-        let key = *prepared.key.as_bytes();
         if let Some((served, users)) = inner.devices.get_mut(&key) {
             *users += 1;
             return Ok(Arc::clone(served));
         }
         let device = worker
             .store
-            .device(&DeviceKey(key), prepared.bytes())
+            .open_device(&DeviceKey(key))
             .map_err(MountError::Device)?;
         // Before it is marked: whoever writes through it must never wait for itself.
         worker
             .link
             .hold(key, device.as_fd())
             .map_err(MountError::Keeper)?;
-        let map = Arc::clone(&prepared.map);
-        Ok(self.serve(worker, inner, key, device, map, prepared.blob))
+        Ok(self.serve_device(worker, inner, key, device))
     }
 
-    fn serve(
+    pub(crate) fn serve_device(
         &self,
         worker: &Worker,
         inner: &mut Inner,
         key: Key,
-        device: Arc<Device>,
-        map: Arc<draught_fill::DeviceMap>,
-        blob: draught_digest::Digest,
+        device: Arc<draught_store::Device>,
     ) -> Arc<Served> {
-        let id = DeviceId(self.next_device.fetch_add(1, Ordering::Relaxed));
-        let served = worker.engine.add(Served::new(id, device, map, blob));
+        let id = DeviceId(self.next_id());
+        let served = worker.engine.add(Served::new(id, device));
         inner.devices.insert(key, (Arc::clone(&served), 1));
         served
     }
 
-    /// Lets go of a mount's devices. Nothing that could read them may be left.
-    fn release(&self, worker: &Worker, inner: &mut Inner, devices: Vec<Arc<Served>>) {
+    /// Lets go of what a mount used. Nothing that could read through it may be left.
+    fn let_go(&self, worker: &Worker, inner: &mut Inner, live: Live) {
+        if let Some(key) = sessions::key_of(&live.record)
+            && let Err(error) = worker.link.release(&key)
+        {
+            tracing::debug!(%error, "the keeper goes on holding a session");
+        }
+        drop(live.session);
+        let Some(image) = live.image else { return };
+        if let Some(source) = &live.source {
+            image.remove_source(source);
+        }
+        let Some((_, users)) = inner.images.get_mut(&image.name) else {
+            return;
+        };
+        *users -= 1;
+        if *users > 0 {
+            return;
+        }
+        inner.images.remove(&image.name);
+        worker.engine.remove_image(&image);
+        worker.keep_touches(&image);
+        self.release_devices(worker, inner, &image.devices);
+    }
+
+    /// Lets go of devices of an image that is not served any more, or not yet.
+    pub(crate) fn release_devices(
+        &self,
+        worker: &Worker,
+        inner: &mut Inner,
+        devices: &[Arc<Served>],
+    ) {
+        let listener = worker.engine.listener();
         for served in devices {
             let key = served.device().key().0;
             let Some((_, users)) = inner.devices.get_mut(&key) else {
@@ -352,12 +456,12 @@ impl Mounts {
             };
             *users -= 1;
             if *users > 0 {
+                // What only the image that went lacked is nobody's want any more.
+                served.unmark_if_complete(listener);
                 continue;
             }
             inner.devices.remove(&key);
-            if let Err(error) = worker.engine.listener().unmark(&served.device().as_fd()) {
-                tracing::debug!(%error, "a device stays marked");
-            }
+            served.unmark(listener);
             if let Err(error) = served.device().sync() {
                 tracing::warn!(%error, "a device could not be made durable");
             }
@@ -371,14 +475,25 @@ impl Mounts {
 
     /// Unmounts what is on a directory.
     pub(crate) fn umount(&self, worker: &Worker, dir: &Path) -> Result<(), MountError> {
-        let mut inner = self.inner.lock();
-        let here = |live: &Live| live.record.dir == dir && !live.record.detached;
-        let Some(index) = inner.live.iter().rposition(here) else {
-            return Err(MountError::NotMounted {
-                dir: dir.to_path_buf(),
-            });
+        let (image, reference) = {
+            let mut inner = self.inner.lock();
+            let here = |live: &Live| live.record.dir == dir && !live.record.detached;
+            let Some(index) = inner.live.iter().rposition(here) else {
+                return Err(MountError::NotMounted {
+                    dir: dir.to_path_buf(),
+                });
+            };
+            let live = inner.live.get(index);
+            let image = live.and_then(|live| live.image.clone());
+            let reference = live.map(|live| live.record.origin.reference.clone());
+            self.umount_index(worker, &mut inner, index)?;
+            (image, reference.unwrap_or_default())
         };
-        self.umount_index(worker, &mut inner, index)
+        if let Some(image) = image {
+            self.catalog.lock().used(&worker.store, &image.name, None);
+            worker.keep_profile(&image, &reference);
+        }
+        Ok(())
     }
 
     fn umount_index(
@@ -397,10 +512,7 @@ impl Mounts {
             if is_covered(&infos, &live.record) {
                 return Err(MountError::Covered { dir });
             }
-            draught_mount::unmount(&dir).map_err(|error| MountError::Busy {
-                dir,
-                source: Box::new(error),
-            })?;
+            sessions::unmount(&live.record).map_err(|source| MountError::Busy { dir, source })?;
         }
         live.record.detached = true;
         self.collect(worker, inner);
@@ -408,22 +520,30 @@ impl Mounts {
     }
 
     /// Lets go of detached mounts that nobody uses any more.
-    fn collect(&self, worker: &Worker, inner: &mut Inner) {
+    pub(crate) fn collect(&self, worker: &Worker, inner: &mut Inner) {
         let mut attached = BTreeSet::new();
         for live in inner.live.iter().filter(|live| !live.record.detached) {
             attached.insert(live.record.image.clone());
         }
+        for live in inner.live.iter().filter(|live| live.record.detached) {
+            if let Some(image) = &live.image
+                && !attached.contains(&live.record.image)
+            {
+                // We have it open ourselves for that: it would be in use for ever.
+                image.keep_resident(None);
+            }
+        }
         // Another mount of the same image holds the same devices: that one's end decides.
         let gone = |live: &Live| {
             let record = &live.record;
-            record.detached && (attached.contains(&record.image) || !is_in_use(record))
+            let is_kept = attached.contains(&record.image) && live.session.is_none();
+            record.detached && (is_kept || !live.is_in_use())
         };
         let all = std::mem::take(&mut inner.live);
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(gone);
         inner.live = kept;
         for live in gone {
-            live.take_source();
-            self.release(worker, inner, live.devices);
+            self.let_go(worker, inner, live);
         }
     }
 
@@ -434,7 +554,8 @@ impl Mounts {
         for (served, _) in inner.devices.values() {
             if let Err(error) = served.revive(&worker.store) {
                 let error = &error as &dyn std::error::Error;
-                tracing::error!(blob = %served.blob, error, "a device's disk fails still");
+                let device = served.device().key();
+                tracing::error!(%device, error, "a device's disk fails still");
             }
         }
     }
@@ -484,131 +605,6 @@ impl Mounts {
         }
     }
 
-    /// Takes up what the last worker served.
-    pub(crate) fn restore(
-        &self,
-        worker: &Arc<Worker>,
-        state: State,
-        mut held: BTreeMap<Key, OwnedFd>,
-    ) {
-        let mut inner = self.inner.lock();
-        let infos = mountinfo();
-        let mut all_served = true;
-        for mut record in state.mounts {
-            // A mount that its worker did not live to make, or that somebody else took away.
-            record.detached |= infos
-                .as_ref()
-                .is_ok_and(|infos| !is_mounted(infos, &record));
-            let mut live = Live {
-                record,
-                digest: String::new(),
-                devices: Vec::new(),
-                source: None,
-                problem: None,
-            };
-            if let Err(error) = self.restore_one(worker, &mut inner, &mut live, &mut held) {
-                // It stays listed: it can be unmounted, and the next worker may be luckier.
-                all_served = false;
-                let dir = live.record.dir.display();
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(%dir, error, "a mount can't be served: reads of what is missing fail");
-                live.problem = Some(error.to_string());
-            }
-            inner.live.push(live);
-        }
-        self.collect(worker, &mut inner);
-        if let Err(error) = self.save(worker, &inner) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the list of mounts is old");
-        }
-        drop(inner);
-        // Devices of mounts that a worker did not live to list.
-        for key in held.keys().filter(|_| all_served) {
-            if let Err(error) = worker.link.release(key) {
-                tracing::debug!(%error, "the keeper goes on holding a device");
-            }
-        }
-    }
-
-    fn restore_one(
-        &self,
-        worker: &Arc<Worker>,
-        inner: &mut Inner,
-        live: &mut Live,
-        held: &mut BTreeMap<Key, OwnedFd>,
-    ) -> Result<(), MountError> {
-        let record = &live.record;
-        let read = |name: &str| worker.store.read_image_file(&record.image, name);
-        let image = read(RECORD).and_then(|bytes| ImageRecord::decode(&bytes));
-        let image = image.map_err(MountError::Keep)?;
-        let source = worker
-            .engine
-            .runtime()
-            .block_on(open_source(&record.origin));
-        live.digest = image.digest;
-        for (index, device) in image.devices.iter().enumerate() {
-            let torn = || MountError::Keep(io::Error::from(io::ErrorKind::InvalidData));
-            let key = device.key().map_err(MountError::Keep)?;
-            let served = if let Some((served, users)) = inner.devices.get_mut(&key) {
-                *users += 1;
-                Arc::clone(served)
-            } else {
-                let map = read(&map_file(index)).and_then(|bytes| decode_map(&bytes));
-                let map = Arc::new(map.map_err(MountError::Keep)?);
-                let fd = held.remove(&key).ok_or_else(torn)?;
-                let blob = device.blob.parse().map_err(|_| torn())?;
-                let device = worker
-                    .store
-                    .adopt(&DeviceKey(key), device.bytes, fd)
-                    .map_err(MountError::Device)?;
-                self.serve(worker, inner, key, device, map, blob)
-            };
-            match &source {
-                Ok(source) => served.add_source(Arc::clone(source)),
-                Err(error) => tracing::error!(
-                    error = error as &dyn std::error::Error,
-                    "a source can't be used: only what is present can be read"
-                ),
-            }
-            live.devices.push(served);
-        }
-        live.source = source.ok();
-        Ok(())
-    }
-
-    /// Mounts whose keeper and worker both died while they were live: they can't be served again, so
-    /// they are taken away, and said so.
-    pub(crate) fn refuse_orphans(&self, worker: &Worker, state: State) {
-        let infos = mountinfo().unwrap_or_default();
-        for record in state.mounts {
-            tracing::error!(
-                dir = %record.dir.display(),
-                reference = record.origin.reference,
-                "this mount lost keeper and worker: it is not handed out again, mount it anew"
-            );
-            if is_mounted(&infos, &record)
-                && let Err(error) = draught_mount::detach(&record.dir)
-            {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "it could not be detached"
-                );
-            }
-            if is_in_use(&record)
-                && let Err(error) = abandon_devices(worker, &record)
-            {
-                let error = &error as &dyn std::error::Error;
-                tracing::error!(error, "its devices could not be abandoned");
-            }
-        }
-        if let Err(error) = self.save(worker, &self.inner.lock()) {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the list of mounts is old"
-            );
-        }
-    }
-
     /// What is mounted.
     pub(crate) fn status(&self, worker: &Worker) -> Vec<MountStatus> {
         self.collect_detached(worker);
@@ -616,30 +612,11 @@ impl Mounts {
     }
 }
 
-/// Takes the devices of a mount that somebody still uses out of the store: the old filesystem goes on
-/// with the old files, whose events nobody of this daemon sees, and new mounts get new ones.
-fn abandon_devices(worker: &Worker, record: &MountRecord) -> Result<(), MountError> {
-    let bytes = worker
-        .store
-        .read_image_file(&record.image, RECORD)
-        .map_err(MountError::Keep)?;
-    for device in ImageRecord::decode(&bytes)
-        .map_err(MountError::Keep)?
-        .devices
-    {
-        let key = device.key().map_err(MountError::Keep)?;
-        worker
-            .store
-            .remove_device(&DeviceKey(key))
-            .map_err(MountError::Device)?;
-    }
-    Ok(())
-}
-
 impl Inner {
     /// A command whose worker died may come again: what it asked for may be done.
-    fn already(&self, origin: &Origin, dir: &Path) -> Result<Option<MountStatus>, MountError> {
-        let here = |live: &&Live| live.record.dir == dir && !live.record.detached;
+    fn already(&self, request: &MountRequest) -> Result<Option<MountStatus>, MountError> {
+        let MountRequest { origin, dir, .. } = request;
+        let here = |live: &&Live| live.record.dir == *dir && !live.record.detached;
         let Some(live) = self.live.iter().find(here) else {
             return Ok(None);
         };
@@ -651,7 +628,7 @@ impl Inner {
         if reference == origin.reference {
             return Ok(Some(live.status()));
         }
-        let dir = dir.to_path_buf();
+        let dir = dir.clone();
         Err(MountError::Occupied { dir, reference })
     }
 
@@ -666,37 +643,53 @@ impl Inner {
 }
 
 impl Live {
-    /// Takes from its devices what it brought.
-    fn take_source(&self) {
-        for (served, source) in self.devices.iter().zip(self.source.iter().cycle()) {
-            served.remove_source(source);
-        }
-    }
-
-    fn status(&self) -> MountStatus {
+    pub(crate) fn status(&self) -> MountStatus {
         let mut status = MountStatus {
             reference: self.record.origin.reference.clone(),
-            digest: self.digest.clone(),
+            digest: String::new(),
             dir: self.record.dir.clone(),
             transport: self.record.transport.clone(),
             detached: self.record.detached,
+            lazy: false,
+            why: self.problem.clone(),
             bytes_total: 0,
             bytes_present: 0,
+            bytes_shared: 0,
             bytes_fetched: 0,
+            requests: 0,
             faults: 0,
+            fault_median_us: 0,
+            fault_p99_us: 0,
             last_error: self.problem.clone(),
+            sources: Vec::new(),
         };
-        for served in &self.devices {
-            let chunks = served.map.chunks().iter();
-            status.bytes_total += chunks
-                .map(|chunk| chunk.blocks().end - chunk.blocks().start)
-                .sum::<u64>();
-            status.bytes_present += served.device().bytes_present();
-            status.bytes_fetched += served.stats.bytes_fetched.load(Ordering::Relaxed);
-            status.faults += served.stats.faults.load(Ordering::Relaxed);
-            let last_error = served.stats.last_error.lock().clone();
-            status.last_error = last_error.or(status.last_error);
+        let Some(image) = &self.image else {
+            return status;
+        };
+        status.digest.clone_from(&image.record.digest);
+        let has_session = self.record.session.is_some();
+        let incomplete = image.devices.iter().any(|served| !served.is_complete());
+        let is_marked = image.devices.iter().any(|served| served.is_marked());
+        status.lazy = if has_session { incomplete } else { is_marked };
+        if !status.lazy && has_session {
+            status.why = Some("everything is on this node".to_owned());
+        } else if !status.lazy {
+            status.why =
+                Some("everything is on this node: the kernel reads it by itself".to_owned());
+        } else if !incomplete {
+            status.why = Some("everything is on this node, and about to be durable".to_owned());
         }
+        let stats = &image.stats;
+        status.bytes_total = image.bytes_total();
+        status.bytes_present = image.bytes_present();
+        status.bytes_shared = image.record.bytes_shared;
+        status.bytes_fetched = stats.bytes_fetched.load(Ordering::Relaxed);
+        status.requests = stats.requests.load(Ordering::Relaxed);
+        status.faults = stats.faults.load(Ordering::Relaxed);
+        status.fault_median_us = stats.latency.quantile_us(0.5);
+        status.fault_p99_us = stats.latency.quantile_us(0.99);
+        status.last_error = stats.last_error.lock().clone();
+        status.sources = image.source_labels();
         status
     }
 }

@@ -5,6 +5,7 @@
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +38,12 @@ pub struct MountRecord {
     pub origin: Origin,
     /// How it is served.
     pub transport: String,
+    /// Under which key the keeper holds the descriptor of its session, if one serves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Whether all of it is to be fetched in the background.
+    #[serde(default)]
+    pub prefetch_all: bool,
     /// When it was mounted, in seconds since 1970.
     pub since: u64,
     /// The file of its metadata image: whoever uses the mount has it open.
@@ -53,6 +60,13 @@ pub(crate) struct State {
     /// The boot in which the mounts were made; in another one there are none.
     pub(crate) boot_id: String,
     pub(crate) mounts: Vec<MountRecord>,
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// The identity of this boot.

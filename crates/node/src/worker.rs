@@ -1,17 +1,23 @@
 //! The worker: it serves, and may die at any moment.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use draught_store::Store;
+use parking_lot::Mutex;
 
-use crate::control::{DaemonStatus, Reply, Request};
+use crate::control::{DaemonStatus, OverLimit, Reply, Request};
 use crate::engine::Engine;
+use crate::error::MountError;
 use crate::layout::Layout;
 use crate::link::{self, Link};
-use crate::mounts::{MountError, Mounts};
+use crate::metrics;
+use crate::mounts::Mounts;
+use crate::probe::Transports;
+use crate::profiles::Profiles;
 use crate::server::{self, After};
 use crate::state::{State, boot_id};
 
@@ -21,10 +27,13 @@ const LISTEN_PATIENCE: Duration = Duration::from_secs(3600);
 const CROWDED_POLL: Duration = Duration::from_millis(1);
 /// How often what was filled is made durable. A power cut loses at most this much fetched data.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
+/// How often touches are told to their images: before the ring of them is full.
+const ATTRIBUTE_EVERY: Duration = Duration::from_millis(200);
 /// Threads of the runtime: network and control; filling has threads of its own.
 const RUNTIME_THREADS: usize = 2;
-/// Threads that decode, verify and write.
-const FILL_THREADS_MAX: usize = 16;
+/// Threads that decode, verify and write, besides one for each processor: some wait for the disk. Each has a
+/// decoder and buffers of some megabytes.
+const FILL_THREADS_EXTRA: usize = 2;
 /// How the worker's threads are called.
 const THREAD_NAME: &str = "draught-worker";
 
@@ -57,19 +66,41 @@ pub(crate) struct Worker {
     pub(crate) engine: Arc<Engine>,
     pub(crate) link: Arc<Link>,
     pub(crate) mounts: Mounts,
+    pub(crate) profiles: Profiles,
+    pub(crate) transports: Transports,
+    /// What the store may take on disk; none: as much as it likes.
+    pub(crate) cache_bytes_max: Option<u64>,
+    /// Whether an image's chunks take the places that others of the same content have.
+    pub(crate) deduplicate: bool,
+    /// By how much it takes more than that.
+    pub(crate) over: Mutex<Option<OverLimit>>,
+}
+
+/// What a worker is told on its command line.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// The planner's limits.
+    pub planner: draught_fill::Settings,
+    /// Bytes that the store may take on disk, but for what mounted images need; none: as much as it likes.
+    pub cache_bytes_max: Option<u64>,
+    /// Where metrics are served over HTTP, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// Whether an image's chunks take the places that others of the same content have.
+    pub deduplicate: bool,
 }
 
 /// Runs a worker until it is told to end. Its standard input is the line to its keeper.
 ///
 /// # Errors
 /// [`WorkerError`]; the keeper then starts another one.
-pub fn run(layout: &Layout, settings: draught_fill::Settings) -> Result<(), WorkerError> {
+pub fn run(layout: &Layout, settings: Settings) -> Result<(), WorkerError> {
     crate::keeper::set_name(c"draught-worker");
     let inheritance = link::inherit().map_err(failed("take over from the keeper"))?;
     let stale = inheritance.stale;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
-        .max_blocking_threads(FILL_THREADS_MAX)
+        .max_blocking_threads(processors + FILL_THREADS_EXTRA)
         .thread_name(THREAD_NAME)
         .enable_all()
         .build()
@@ -77,13 +108,23 @@ pub fn run(layout: &Layout, settings: draught_fill::Settings) -> Result<(), Work
     let boot = boot_id().map_err(failed("read the boot's identity"))?;
     let store = Store::open(&layout.store(), &boot).map_err(WorkerError::Store)?;
     let state = State::load(layout, &boot).map_err(failed("read the list of mounts"))?;
-    let engine = Engine::new(inheritance.events, runtime.handle().clone(), settings);
+    let has_events = inheritance.events.raises_events();
+    let engine = Engine::new(
+        inheritance.events,
+        runtime.handle().clone(),
+        settings.planner,
+    );
     let worker = Arc::new(Worker {
         layout: layout.clone(),
         store,
         engine,
         link: Arc::new(inheritance.link),
         mounts: Mounts::new(boot),
+        profiles: Profiles::new(layout),
+        transports: Transports::new(layout.root(), has_events),
+        cache_bytes_max: settings.cache_bytes_max,
+        deduplicate: settings.deduplicate,
+        over: Mutex::default(),
     });
     if let Some(state) = state {
         if inheritance.fresh {
@@ -99,6 +140,10 @@ pub fn run(layout: &Layout, settings: draught_fill::Settings) -> Result<(), Work
     runtime.block_on(async {
         drop(tokio::spawn(Arc::clone(&worker.engine).keep_time()));
         drop(tokio::spawn(keep_durable(Arc::clone(&worker))));
+        drop(tokio::spawn(attribute(Arc::clone(&worker.engine))));
+        if let Some(address) = settings.metrics {
+            drop(tokio::spawn(metrics::serve(Arc::clone(&worker), address)));
+        }
         let mut terminate =
             tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
                 .map_err(failed("wait for signals"))?;
@@ -120,8 +165,22 @@ fn start_threads(worker: &Arc<Worker>) -> Result<(), WorkerError> {
             .map(drop)
             .map_err(failed("start a thread"))
     };
-    let listening = Arc::clone(worker);
-    spawn("draught-events", Box::new(move || listen(&listening)))?;
+    if worker.engine.listener().raises_events() {
+        let listening = Arc::clone(worker);
+        spawn("draught-events", Box::new(move || listen(&listening)))?;
+    }
+    let indexing = Arc::clone(worker);
+    spawn(
+        "draught-index",
+        Box::new(move || {
+            indexing.store.load_index();
+            // What an earlier worker did not live to collect.
+            if let Err(error) = indexing.mounts.gc(&indexing, None) {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "collecting what nobody refers to failed");
+            }
+        }),
+    )?;
     let linked = Arc::clone(worker);
     spawn(
         "draught-link",
@@ -167,6 +226,7 @@ async fn keep_durable(worker: Arc<Worker>) {
             syncing.mounts.collect_detached(&syncing);
             syncing.engine.sync();
             syncing.mounts.revive_devices(&syncing);
+            syncing.keep_house();
         });
         if synced.await.is_err() {
             tracing::error!("making devices durable failed");
@@ -174,33 +234,76 @@ async fn keep_durable(worker: Arc<Worker>) {
     }
 }
 
+async fn attribute(engine: Arc<Engine>) {
+    loop {
+        tokio::time::sleep(ATTRIBUTE_EVERY).await;
+        engine.attribute_touches();
+    }
+}
+
 impl Worker {
+    /// Keeps recordings, makes images' files durable, and the store as small as it is to be.
+    fn keep_house(&self) {
+        for image in self.engine.images() {
+            self.keep_touches(&image);
+            image.read_ahead_as_usual();
+        }
+        if self.deduplicate {
+            self.learn_some();
+        }
+        if let Err(error) = self.store.sync_images() {
+            tracing::warn!(%error, "files of images could not be made durable");
+        }
+        if let Err(error) = self.mounts.evict(self) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "evicting images failed");
+        }
+    }
+
     /// Carries out a command.
     pub(crate) async fn handle(self: &Arc<Self>, request: Request) -> (Reply, After) {
         let result = match request {
             Request::Ping => Ok(Reply::Done),
-            Request::Mount { origin, dir } => {
-                let worker = Arc::clone(self);
-                blocking(move || worker.mounts.mount(&worker, origin, dir))
+            Request::Mount(request) => {
+                self.does(move |worker| worker.mounts.mount(worker, request).map(Reply::Mounted))
                     .await
-                    .map(Reply::Mounted)
             }
             Request::Umount { dir } => {
-                let worker = Arc::clone(self);
-                blocking(move || worker.mounts.umount(&worker, &dir))
+                self.does(move |worker| worker.mounts.umount(worker, &dir).map(|()| Reply::Done))
                     .await
-                    .map(|()| Reply::Done)
             }
-            Request::Ps => {
-                let worker = Arc::clone(self);
-                blocking(move || Ok(worker.status()))
+            Request::Ps => self.does(|worker| Ok(Reply::Status(worker.status()))).await,
+            Request::Rm { reference } => {
+                self.does(move |worker| worker.mounts.rm(worker, &reference).map(Reply::Removed))
                     .await
-                    .map(Reply::Status)
             }
+            Request::Gc { unused_for_s } => {
+                self.does(move |worker| worker.mounts.gc(worker, unused_for_s).map(Reply::Removed))
+                    .await
+            }
+            Request::Df => {
+                self.does(|worker| worker.mounts.df(worker).map(Reply::Df))
+                    .await
+            }
+            Request::ProfileExport { reference } => {
+                self.does(move |worker| worker.export_profile(&reference).map(Reply::Text))
+                    .await
+            }
+            Request::ProfileImport { reference, text } => {
+                let done = |()| Reply::Done;
+                self.does(move |worker| worker.import_profile(&reference, &text).map(done))
+                    .await
+            }
+            Request::Trace { reference } => {
+                let boxed = |trace| Reply::Trace(Box::new(trace));
+                self.does(move |worker| worker.trace(&reference).map(boxed))
+                    .await
+            }
+            Request::Metrics => self.does(|worker| Ok(Reply::Text(worker.metrics()))).await,
             Request::Stop => {
-                let worker = Arc::clone(self);
-                match blocking(move || worker.stop()).await {
-                    Ok(()) => return (Reply::Done, After::Exit),
+                let done = |()| Reply::Done;
+                match self.does(move |worker| worker.stop().map(done)).await {
+                    Ok(done) => return (done, After::Exit),
                     Err(error) => Err(error),
                 }
             }
@@ -213,11 +316,21 @@ impl Worker {
         (reply, After::Nothing)
     }
 
+    /// Does something in a thread of its own.
+    async fn does(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> Result<Reply, MountError> + Send + 'static,
+    ) -> Result<Reply, MountError> {
+        let worker = Arc::clone(self);
+        blocking(move || work(&worker)).await
+    }
+
     fn status(&self) -> DaemonStatus {
         DaemonStatus {
             keeper_pid: std::os::unix::process::parent_id(),
             worker_pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            events: self.engine.events(),
             mounts: self.mounts.status(self),
         }
     }
