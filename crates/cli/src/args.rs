@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands::{check, convert, daemon, demo, inspect, mount, probe, ps, registry, umount};
+use crate::commands::{
+    check, convert, daemon, demo, df, gc, inspect, map, metrics, mount, probe, profile, ps,
+    registry, rm, status, umount,
+};
 
 /// Container images drawn from the registry as they are read.
 ///
@@ -114,9 +117,16 @@ pub(crate) enum Command {
     Mount(mount::Args),
     Umount(umount::Args),
     Ps(ps::Args),
+    Status(status::Args),
+    Map(map::Args),
+    Df(df::Args),
+    Rm(rm::Args),
+    Gc(gc::Args),
+    Profile(profile::Args),
+    Metrics(metrics::Args),
     Daemon(daemon::Args),
     Probe(probe::Args),
-    Convert(convert::Args),
+    Convert(Box<convert::Args>),
     Check(check::Args),
     Inspect(inspect::Args),
     Registry(registry::Args),

@@ -9,6 +9,7 @@ mod args;
 mod asynchronous;
 mod commands;
 mod logging;
+mod map_svg;
 mod open;
 mod outcome;
 mod output;

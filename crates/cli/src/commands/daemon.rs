@@ -1,12 +1,14 @@
 //! `draught daemon`: the keeper, the worker, and what is asked of them.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context as _, Result};
 use draught_node::{Client, Layout, PlannerSettings, adopt, guard, keeper, worker};
 
 use crate::outcome::Outcome;
 use crate::output;
 use crate::settings::Settings;
-use crate::units::Span;
+use crate::units::{Size, Span};
 
 /// Serve mounts: a keeper that holds what must outlive a crash, and a worker that does the work
 ///
@@ -31,6 +33,24 @@ pub(crate) struct Args {
     )]
     read_deadline: Span,
 
+    /// What the store may take on disk, for example 20GiB: beyond that, images that are not mounted are
+    /// evicted, the one first that was used longest ago. 0: no limit
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "0",
+        env = "DRAUGHT_CACHE_SIZE_MAX"
+    )]
+    cache_size_max: Size,
+
+    /// Serve metrics for Prometheus here, for example 127.0.0.1:9464, at /metrics
+    #[arg(long, value_name = "ADDRESS", env = "DRAUGHT_METRICS")]
+    metrics: Option<SocketAddr>,
+
+    /// Whether images share what they have in common; off is for measuring what sharing costs
+    #[arg(long, hide = true, default_value = "on", env = "DRAUGHT_DEDUP")]
+    dedup: Dedup,
+
     /// Be the worker of the keeper at the other end of the standard input
     #[arg(long, hide = true)]
     worker: bool,
@@ -42,6 +62,12 @@ pub(crate) struct Args {
     /// Be the keeper with what this descriptor says
     #[arg(long, hide = true, value_name = "FD")]
     adopt: Option<i32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Dedup {
+    On,
+    Off,
 }
 
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
@@ -61,7 +87,13 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
             deadline_ms: args.read_deadline.millis(),
             ..PlannerSettings::default()
         };
-        worker::run(&layout, planner).context("serve as a worker")?;
+        let settings = worker::Settings {
+            planner,
+            cache_bytes_max: Some(args.cache_size_max.0).filter(|bytes| *bytes > 0),
+            metrics: args.metrics,
+            deduplicate: args.dedup == Dedup::On,
+        };
+        worker::run(&layout, settings).context("serve as a worker")?;
     } else if args.guard {
         guard::run(&layout).context("guard the mounts")?;
     } else if let Some(will) = args.adopt {
@@ -73,9 +105,13 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
 }
 
 /// What the keeper's workers are to know of this command line.
-fn environment(args: &Args, settings: &Settings) -> [(&'static str, String); 2] {
-    [
+fn environment(args: &Args, settings: &Settings) -> Vec<(&'static str, String)> {
+    let mut environment = vec![
         ("DRAUGHT_READ_DEADLINE", args.read_deadline.to_string()),
+        ("DRAUGHT_CACHE_SIZE_MAX", args.cache_size_max.0.to_string()),
         ("DRAUGHT_LOG", settings.log.clone()),
-    ]
+    ];
+    let metrics = args.metrics.map(|address| address.to_string());
+    environment.extend(metrics.map(|address| ("DRAUGHT_METRICS", address)));
+    environment
 }

@@ -2,7 +2,10 @@
 
 use anyhow::Result;
 
-use super::{check, convert, daemon, demo, inspect, mount, probe, ps, registry, umount};
+use super::{
+    check, convert, daemon, demo, df, gc, inspect, map, metrics, mount, probe, profile, ps,
+    registry, rm, status, umount,
+};
 use crate::args::Command;
 use crate::outcome::Outcome;
 use crate::settings::Settings;
@@ -14,6 +17,13 @@ pub(crate) fn run(command: Command, settings: &Settings) -> Result<Outcome> {
         Command::Mount(args) => mount::run(&args, settings),
         Command::Probe(args) => probe::run(&args, settings),
         Command::Ps(args) => ps::run(&args, settings),
+        Command::Status(args) => status::run(&args, settings),
+        Command::Df(args) => df::run(&args, settings),
+        Command::Rm(args) => rm::run(&args, settings),
+        Command::Gc(args) => gc::run(&args, settings),
+        Command::Map(args) => map::run(&args, settings),
+        Command::Metrics(args) => metrics::run(&args, settings),
+        Command::Profile(args) => profile::run(&args, settings),
         Command::Umount(args) => umount::run(&args, settings),
         Command::Inspect(args) => inspect::run(&args, settings),
         Command::Convert(args) => convert::run(&args, settings),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use draught_node::{Client, Layout, MountStatus, Origin};
+use draught_node::{Client, Layout, MountRequest, MountStatus, Origin};
 use draught_oci::Location;
 use draught_source::CredentialFiles;
 
@@ -36,6 +36,20 @@ pub(crate) struct Args {
     /// How reads reach the daemon
     #[arg(long, value_enum, default_value_t = Transport::Auto)]
     transport: Transport,
+
+    /// What is fetched before anybody reads it: known (what this image, or the one before it, is known to
+    /// need at its start), or all (that first, then everything else in the background)
+    #[arg(long, value_enum, default_value_t = Prefetch::Known, hide_possible_values = true)]
+    prefetch: Prefetch,
+}
+
+/// What is fetched before anybody reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Prefetch {
+    /// What a start is known to touch
+    Known,
+    /// Everything
+    All,
 }
 
 /// The ways in which the kernel can ask for what is missing.
@@ -45,12 +59,33 @@ enum Transport {
     Auto,
     /// Kernel EROFS and fanotify pre-content events
     Fanotify,
+    /// Kernel EROFS over files that FUSE exports: where there are no pre-content events
+    Fileio,
+    /// Everything through FUSE: for ordinary users
+    Fuse,
+}
+
+impl Transport {
+    fn wanted(self) -> Option<draught_node::Transport> {
+        match self {
+            Self::Auto => None,
+            Self::Fanotify => Some(draught_node::Transport::Fanotify),
+            Self::Fileio => Some(draught_node::Transport::Fileio),
+            Self::Fuse => Some(draught_node::Transport::Fuse),
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
     let dir = fs_err::canonicalize(&args.dir).context("find the directory to mount on")?;
     let origin = origin(&args.reference, settings)?;
-    let status = mount(settings, &origin, &dir)
+    let request = MountRequest {
+        origin,
+        dir: dir.clone(),
+        prefetch_all: args.prefetch == Prefetch::All,
+        transport: args.transport.wanted(),
+    };
+    let status = mount(settings, request)
         .with_context(|| format!("mount {} on {}", args.reference, dir.display()))?;
     match settings.format {
         Format::Json => output::json(&status)?,
@@ -90,11 +125,7 @@ pub(crate) fn origin(reference: &Location, settings: &Settings) -> Result<Origin
 }
 
 /// Mounts through the daemon, which is started if none runs.
-pub(crate) fn mount(
-    settings: &Settings,
-    origin: &Origin,
-    dir: &std::path::Path,
-) -> Result<MountStatus> {
+pub(crate) fn mount(settings: &Settings, request: MountRequest) -> Result<MountStatus> {
     let client = Client::new(Layout::new(&settings.root));
     if !client.is_running()? {
         let ability = draught_node::probe(&settings.root);
@@ -104,5 +135,5 @@ pub(crate) fn mount(
     }
     let executable = std::env::current_exe().context("find this program")?;
     client.ensure_running(&executable)?;
-    Ok(client.mount(origin, dir)?)
+    Ok(client.mount(request)?)
 }

@@ -16,6 +16,7 @@ use draught_tree::Compression;
 use super::report::Report;
 use super::tracker::Tracker;
 use crate::args::Format;
+use crate::commands::profile;
 use crate::outcome::Outcome;
 use crate::settings::Settings;
 use crate::units::Size;
@@ -74,6 +75,11 @@ pub(crate) struct Args {
     /// How chunks are named and verified
     #[arg(long, value_enum, default_value_t = Digester::Blake3)]
     digester: Digester,
+
+    /// Write into the image which files its start reads, so that they are fetched as soon as it is mounted:
+    /// a profile as "draught profile export" writes it, - is standard input
+    #[arg(long, value_name = "PROFILE")]
+    prefetch: Option<PathBuf>,
 
     /// Threads that compress [default: one a processor]
     #[arg(long, value_name = "N")]
@@ -159,6 +165,15 @@ impl Args {
         };
         if let Some(level) = self.level {
             options.level = level;
+        }
+        if let Some(file) = &self.prefetch {
+            let profile = profile::read(file)?;
+            options.prefetch = profile
+                .touches
+                .into_iter()
+                .map(|touch| touch.path)
+                .collect();
+            options.prefetch.dedup();
         }
         if let Some(threads) = self.threads {
             options.threads = threads;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use draught_node::{MountStatus, Origin, Probe};
+use draught_node::{MountRequest, MountStatus, Origin, Probe};
 use draught_oci::{Location, Manifest, Platform, Reference, Selector};
 use draught_packer::{ConvertOptions, PackOptions, convert};
 use draught_registry::{Registry, serve};
@@ -100,14 +100,11 @@ pub(crate) async fn show(
     })
 }
 
-/// Why this transport: what was tried and works.
+/// Why this transport.
 fn why(ability: &Probe) -> String {
-    let reasons: Vec<&str> = ability
-        .trials
-        .iter()
-        .map(|trial| trial.why.as_str())
-        .collect();
-    reasons.join("; ")
+    let mut choices = ability.transports.iter();
+    let chosen = choices.find(|choice| Some(choice.transport) == ability.transport);
+    chosen.map_or_else(String::new, |choice| choice.why.clone())
 }
 
 /// Makes or copies the image.
@@ -252,7 +249,12 @@ async fn mount(
         // As on every node, the daemon is there before the first container.
         client.ensure_running(&executable)?;
         let start = Instant::now();
-        client.mount(&origin, &dir)?;
+        client.mount(MountRequest {
+            origin,
+            dir,
+            prefetch_all: false,
+            transport: None,
+        })?;
         Ok(start.elapsed())
     })
     .await?;

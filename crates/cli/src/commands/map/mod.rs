@@ -1,0 +1,5 @@
+//! `draught map`.
+
+mod command;
+
+pub(crate) use command::{Args, run};
