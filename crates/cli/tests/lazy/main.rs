@@ -5,6 +5,7 @@
     reason = "helpers of tests are tests: what fails in them fails the test"
 )]
 
+mod collected;
 mod crowded;
 mod failed_start;
 mod failing_disk;
@@ -12,6 +13,10 @@ mod foreign;
 mod full_disk;
 mod harness;
 mod heals;
+mod mapped;
+mod prefetched;
 mod serves;
+mod shared;
 mod stacked;
 mod survives;
+mod transports;
