@@ -10,6 +10,7 @@ mod archive;
 mod document;
 mod image;
 pub mod mutate;
+mod profile;
 mod rafs;
 mod seed;
 
@@ -50,6 +51,11 @@ pub const TARGETS: &[Target] = &[
         name: "location",
         check: document::location,
         seeds: seed::locations,
+    },
+    Target {
+        name: "profile",
+        check: profile::profile,
+        seeds: seed::profiles,
     },
     Target {
         name: "erofs",

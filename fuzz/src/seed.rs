@@ -3,8 +3,10 @@
 use std::io::{Read as _, Write as _};
 
 use draught_codec::Encoder;
+use draught_digest::Digest;
 use draught_erofs::{Options, Placement};
 use draught_packer::{ImagePacker, LayerInput, PackOptions};
+use draught_profile::{Profile, Touch};
 use draught_rafs::bootstrap;
 use draught_tar::Writer;
 use draught_tree::{Compression, Entry, EntryKind, Limits, Meta, Tree};
@@ -222,4 +224,24 @@ pub(crate) fn bootstraps() -> Vec<Vec<u8>> {
         .into_iter()
         .map(|(_, bootstrap)| bootstrap)
         .collect()
+}
+
+/// Profiles with few touches and many, and with names that need escapes.
+pub(crate) fn profiles() -> Vec<Vec<u8>> {
+    let touch = |path: &[u8], at_ms| Touch {
+        path: path.to_vec(),
+        offset: at_ms * 4096,
+        bytes: 8192,
+        at_ms,
+    };
+    let many = (0..200).map(|at| touch(format!("usr/lib/{at}.so").as_bytes(), at));
+    let odd: [&[u8]; 4] = [b"with space", b"new\nline", b"\xff\xfe", b"back\\slash%00"];
+    let odd = (0..).zip(odd).map(|(at, path)| touch(path, at));
+    let profile = |touches| Profile {
+        reference: "registry.example/app:1".to_owned(),
+        image: Some(Digest::sha256(b"image")),
+        touches,
+    };
+    let all = [Vec::new(), many.collect(), odd.collect()];
+    all.map(|touches| profile(touches).encode()).to_vec()
 }
