@@ -19,7 +19,7 @@ mod words;
 const LAYERS: &[&[&str]] = &[
     &["draught-digest", "draught-sys"],
     &["draught-tree", "draught-oci"],
-    &["draught-tar", "draught-codec"],
+    &["draught-tar", "draught-codec", "draught-profile"],
     &["draught-erofs"],
     &["draught-rafs"],
     &["draught-importer", "draught-fill", "draught-store"],

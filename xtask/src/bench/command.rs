@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use super::first_light;
+use super::{first_light, store};
 
 /// Runs a benchmark
 #[derive(Debug, Parser)]
@@ -16,11 +16,14 @@ pub(crate) struct Args {
 enum What {
     /// Converting and reading, beside zstd, nydus, eStargz, ext4 and a local EROFS
     FirstLight(first_light::Args),
+    /// Deduplication, starts over a slow link, crowds, memory: measured against what they may cost
+    Store(store::Args),
 }
 
 /// Runs the benchmark that was asked for.
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::FirstLight(args) => first_light::run(args),
+        What::Store(args) => store::run(args),
     }
 }

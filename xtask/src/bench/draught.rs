@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use draught_testkit::Process;
-use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use super::measure;
@@ -48,12 +47,38 @@ impl Draught {
         command
     }
 
+    /// The file that is run.
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// What `draught convert` does, with its temporary files in `scratch`.
     pub(crate) fn convert(&self, scratch: &Path, from: &str, to: &str, args: &[&str]) -> Command {
         let mut command = self.command(scratch, &["convert", "--scratch"]);
         command.arg(scratch).args(args).args([from, to]);
         command
     }
+
+    /// Converts an image and gives the bytes that it takes in a registry: blobs and metadata.
+    pub(crate) fn converted(
+        &self,
+        scratch: &Path,
+        from: &str,
+        to: &str,
+        args: &[&str],
+    ) -> Result<u64> {
+        let said = measure::output(&mut self.convert(scratch, from, to, args))?;
+        let said = serde_json::from_str(&said)?;
+        stored_bytes(&said).with_context(|| format!("find the image's size in {said}"))
+    }
+}
+
+/// The stored bytes of the first image that `draught convert` tells of.
+fn stored_bytes(said: &Value) -> Option<u64> {
+    let image = said.get("images")?.get(0)?;
+    let blobs = image.get("blobs")?.as_array()?.iter();
+    let blobs: Option<u64> = blobs.map(|blob| blob.get("bytes")?.as_u64()).sum();
+    Some(blobs? + image.get("bootstrap_layer_bytes")?.as_u64()?)
 }
 
 /// The embedded registry, as a process of its own.
@@ -86,102 +111,28 @@ impl Registry {
         })
     }
 
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// The reference of an image in it.
     pub(crate) fn reference(&self, name: &str) -> String {
         format!("{}/{name}:latest", self.addr)
     }
 }
 
-/// A daemon that `draught mount` starts by itself, with its one mount; both end with this.
-#[derive(Debug)]
-pub(crate) struct Daemon<'a> {
-    draught: &'a Draught,
-    root: PathBuf,
-    dir: PathBuf,
-    pids: Vec<u32>,
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-impl<'a> Daemon<'a> {
-    /// Nothing runs yet; `root` and `dir` are new directories.
-    pub(crate) fn new(draught: &'a Draught, root: &Path, dir: &Path) -> Result<Self> {
-        fs_err::create_dir_all(root)?;
-        fs_err::create_dir_all(dir)?;
-        Ok(Self {
-            draught,
-            root: root.to_owned(),
-            dir: dir.to_owned(),
-            pids: Vec::new(),
-        })
-    }
+    use super::*;
 
-    /// Where it mounts.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
-    }
-
-    /// Mounts an image.
-    pub(crate) fn mount(&self, reference: &str) -> Result<()> {
-        let mut command = self.draught.command(&self.root, &["mount", reference]);
-        measure::output(command.arg(&self.dir)).map(drop)
-    }
-
-    /// Unmounts it; the daemon goes on.
-    pub(crate) fn unmount(&self) -> Result<()> {
-        let mut command = self.draught.command(&self.root, &["umount"]);
-        measure::output(command.arg(&self.dir)).map(drop)
-    }
-
-    fn status(&self) -> Result<Value> {
-        let text = measure::output(&mut self.draught.command(&self.root, &["ps"]))?;
-        Ok(serde_json::from_str(&text)?)
-    }
-
-    /// Its processes; from now on they can be ended even if the daemon does not answer.
-    pub(crate) fn processes(&mut self) -> Result<&[u32]> {
-        let status = self.status()?;
-        let pid = |key: &str| status.get(key)?.as_u64()?.try_into().ok();
-        self.pids = ["keeper_pid", "worker_pid"]
-            .iter()
-            .map(|key| pid(key).with_context(|| format!("find {key} in {status}")))
-            .collect::<Result<_>>()?;
-        Ok(&self.pids)
-    }
-
-    /// Whether everything is local.
-    pub(crate) fn is_complete(&self) -> Result<bool> {
-        let status = self.status()?;
-        let bytes = |key: &str| status.get("mounts")?.get(0)?.get(key)?.as_u64();
-        let (total, present) = (bytes("bytes_total"), bytes("bytes_present"));
-        Ok(total.context("find bytes_total")? == present.context("find bytes_present")?)
-    }
-}
-
-impl Drop for Daemon<'_> {
-    fn drop(&mut self) {
-        let stop = |args: &[&str]| measure::output(&mut self.draught.command(&self.root, args));
-        // There may be no mount, or no daemon: what has to be gone is looked at below.
-        drop(self.unmount());
-        let stopped = stop(&["daemon", "--stop"]);
-        if !draught_testkit::mounted::below(&self.dir).is_empty() {
-            let flags = rustix::mount::UnmountFlags::DETACH;
-            if let Err(error) = rustix::mount::unmount(&self.dir, flags) {
-                say(&format!("{} stays mounted: {error}", self.dir.display()));
-            }
-        }
-        let Err(error) = stopped else { return };
-        for pid in &self.pids {
-            // Nobody else's process, even if the number is used again.
-            let exe = fs_err::read_link(format!("/proc/{pid}/exe"));
-            if !exe.is_ok_and(|exe| exe == self.draught.binary) {
-                continue;
-            }
-            say(&format!("killing {pid}, which did not stop: {error:#}"));
-            let pid = i32::try_from(*pid).ok().and_then(Pid::from_raw);
-            if let Some(Err(error)) =
-                pid.map(|pid| rustix::process::kill_process(pid, Signal::KILL))
-            {
-                say(&format!("it stays: {error}"));
-            }
-        }
+    #[test]
+    fn an_image_takes_what_its_blobs_and_its_metadata_take() {
+        let blobs = json!([{"bytes": 5}, {"bytes": 6}]);
+        let said = json!({"images": [{"blobs": blobs, "bootstrap_layer_bytes": 7}]});
+        assert_eq!(stored_bytes(&said), Some(18));
+        assert_eq!(stored_bytes(&json!({"images": []})), None);
     }
 }

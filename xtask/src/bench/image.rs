@@ -43,7 +43,8 @@ impl Which {
         }
     }
 
-    fn archive(self) -> Result<PathBuf> {
+    /// Its layer as a tar archive, which is made if it is not there.
+    pub(crate) fn archive(self) -> Result<PathBuf> {
         let base = need::cache_dir().join("base.tar");
         match self {
             Self::A if base.is_file() => Ok(base),
@@ -74,31 +75,11 @@ impl Image {
     /// Makes what the cache does not have, and unpacks the tree into `scratch`.
     pub(crate) fn prepare(which: Which, scratch: &Path) -> Result<Self> {
         let archive = which.archive()?;
-        let meta = fs_err::metadata(&archive)?;
-        let identity = format!(
-            "{}, {} bytes, {} s",
-            archive.display(),
-            meta.size(),
-            meta.mtime()
-        );
-        let plain_layout = cached("bench-tar", identity.as_bytes(), |dir| {
-            let archive = Box::new(fs_err::File::open(&archive)?);
-            let packing = Packing::Tar;
-            write_layout(dir, vec![Layer { archive, packing }])
-        })?;
-        // As builders compress: skopeo has the compressor and the level that they have.
-        let gzip_layout = cached("bench-gzip", identity.as_bytes(), |dir| {
-            let from = oci(&plain_layout);
-            run(command("skopeo", &["copy", "--quiet", "--insecure-policy"])
-                .args([from, oci(dir)])
-                .stdout(std::io::stderr()))
-        })?;
+        let (plain_layout, gzip_layout) = layouts(&archive)?;
         let gzipped = layer_files(&gzip_layout).pop().context("find the layer")?;
         let tree = scratch.join("tree");
         fs_err::create_dir_all(&tree)?;
-        let mut unpack = command("tar", &["--xattrs", "--xattrs-include=*"]);
-        unpack.args(["--numeric-owner", "-xpf"]).arg(&archive);
-        run(unpack.arg("-C").arg(&tree)).context("unpack the image")?;
+        unpack(&archive, &tree)?;
         Ok(Self {
             which,
             archive,
@@ -110,12 +91,44 @@ impl Image {
     }
 }
 
+/// OCI layouts with an archive as the only layer: not compressed, and gzipped. They are made once.
+pub(crate) fn layouts(archive: &Path) -> Result<(PathBuf, PathBuf)> {
+    let meta = fs_err::metadata(archive)?;
+    let identity = format!(
+        "{}, {} bytes, {} s",
+        archive.display(),
+        meta.size(),
+        meta.mtime()
+    );
+    let plain_layout = cached("bench-tar", identity.as_bytes(), |dir| {
+        let archive = Box::new(fs_err::File::open(archive)?);
+        let packing = Packing::Tar;
+        write_layout(dir, vec![Layer { archive, packing }])
+    })?;
+    // As builders compress: skopeo has the compressor and the level that they have.
+    let gzip_layout = cached("bench-gzip", identity.as_bytes(), |dir| {
+        let from = oci(&plain_layout);
+        run(command("skopeo", &["copy", "--quiet", "--insecure-policy"])
+            .args([from, oci(dir)])
+            .stdout(std::io::stderr()))
+    })?;
+    Ok((plain_layout, gzip_layout))
+}
+
+/// Unpacks an archive into a directory, with everything that root can restore.
+pub(crate) fn unpack(archive: &Path, dir: &Path) -> Result<()> {
+    let mut unpack = command("tar", &["--xattrs", "--xattrs-include=*"]);
+    unpack.args(["--numeric-owner", "-xpf"]).arg(archive);
+    run(unpack.arg("-C").arg(dir)).context("unpack the image")
+}
+
 /// The location of an OCI layout's image, as skopeo and draught write it.
 pub(crate) fn oci(dir: &Path) -> String {
     format!("oci:{}:latest", dir.display())
 }
 
-fn bootstrapped(name: &str, recipe: &[&str]) -> Result<PathBuf> {
+/// An archive that mmdebstrap makes by this recipe, once.
+pub(crate) fn bootstrapped(name: &str, recipe: &[&str]) -> Result<PathBuf> {
     let made = cached(name, recipe.join(" ").as_bytes(), |dir| {
         say(&format!(
             "mmdebstrap {}, some minutes, once",

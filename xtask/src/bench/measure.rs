@@ -1,5 +1,6 @@
 //! What a program costs, and starting from cold.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -85,11 +86,29 @@ pub(crate) fn drop_caches() -> Result<()> {
     fs_err::write("/proc/sys/vm/drop_caches", "3").context("drop the page cache (it needs root)")
 }
 
+/// The bytes that a directory and all in it take on disk. Holes take none.
+pub(crate) fn allocated(dir: &Path) -> Result<u64> {
+    // What stat calls a block, whatever the filesystem's own are.
+    const STAT_BLOCK_BYTES: u64 = 512;
+    let mut sum = fs_err::symlink_metadata(dir)?.blocks() * STAT_BLOCK_BYTES;
+    for entry in fs_err::read_dir(dir)? {
+        let entry = entry?;
+        sum += if entry.file_type()?.is_dir() {
+            allocated(&entry.path())?
+        } else {
+            entry.metadata()?.blocks() * STAT_BLOCK_BYTES
+        };
+    }
+    Ok(sum)
+}
+
 /// What a running process has used so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// Its largest resident set until now.
     pub(crate) peak_rss_bytes: u64,
+    /// Its resident set now.
+    pub(crate) rss_bytes: u64,
     /// The part of its resident set that is memory of its own, now.
     pub(crate) own_rss_bytes: u64,
     /// Processor time until now, in user and kernel mode.
@@ -107,6 +126,7 @@ pub(crate) fn usage(pids: &[u32]) -> Result<Usage> {
             Some(kib * 1024)
         };
         sum.peak_rss_bytes += bytes("VmHWM:").context("find VmHWM of a process")?;
+        sum.rss_bytes += bytes("VmRSS:").context("find VmRSS of a process")?;
         sum.own_rss_bytes += bytes("RssAnon:").context("find RssAnon of a process")?;
         sum.cpu_s += cpu_s(*pid)?;
     }

@@ -9,9 +9,11 @@ mod image;
 mod interrupt;
 mod machine;
 mod measure;
+mod node;
 mod read;
 mod reader;
 mod results;
+mod store;
 mod table;
 
 pub(crate) use command::{Args, run};

@@ -1,5 +1,6 @@
 //! What the tests need besides Rust: installed only if it is missing, and kept.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -18,14 +19,17 @@ const PACKAGES: &[(&str, &str)] = &[
     ("docker-registry", "a real registry"),
     ("e2fsprogs", "ext4, to compare with"),
     ("erofs-utils", "fsck.erofs judges our images"),
-    ("fuse3", "mounts nydusd"),
+    ("fuse3", "mounts nydusd, and what ordinary users serve"),
     ("gcc", "links Rust programs and builds zstd"),
     ("jq", "looks into JSON output"),
     ("libc6-dev", "links Rust programs and builds zstd"),
     ("make", "builds nydus"),
     ("mmdebstrap", "makes the base image"),
     ("perl", "the demonstration's other runtime"),
-    ("python3", "the demonstration's runtime"),
+    (
+        "python3",
+        "the demonstration's runtime, and maps files into memory in tests",
+    ),
     ("runc", "runs containers"),
     ("skopeo", "copies images between registries and layouts"),
     ("stargz-snapshotter", "ctr-remote, a peer to compare with"),
@@ -49,6 +53,7 @@ const NYDUS_PROGRAMS: &[&str] = &["nydus/bin/nydus-image", "nydus/bin/nydusd"];
 pub(crate) fn install(machine: &Machine) -> Result<()> {
     if machine.complete() {
         packages()?;
+        fuse_for_everybody()?;
         fs_err::create_dir_all(&machine.cache)?;
         nydus(&machine.cache)?;
         base_tar(&machine.cache)?;
@@ -91,6 +96,22 @@ fn packages() -> Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdout(std::io::stderr());
     run(&mut install).context("install the packages that the tests need")
+}
+
+/// Lets ordinary users mount through FUSE, as udev does where it runs; in a container nobody may have.
+fn fuse_for_everybody() -> Result<()> {
+    let device = Path::new("/dev/fuse");
+    let everybody = 0o666;
+    let Ok(metadata) = fs_err::metadata(device) else {
+        return Ok(());
+    };
+    let mut permissions = metadata.permissions();
+    if permissions.mode() & everybody != everybody {
+        say("letting ordinary users use /dev/fuse, as udev does");
+        permissions.set_mode(everybody);
+        fs_err::set_permissions(device, permissions)?;
+    }
+    Ok(())
 }
 
 fn nydus(cache: &Path) -> Result<()> {

@@ -1,12 +1,13 @@
 //! draught, with the image in a registry or in a local OCI layout.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use super::contender::{Contender, Kind, Readable};
-use crate::bench::draught::{Daemon, Draught};
+use crate::bench::draught::Draught;
+use crate::bench::node::Node;
 
 /// How long the daemon may take to note that everything is there.
 const COMPLETE_MAX: Duration = Duration::from_secs(10);
@@ -29,42 +30,41 @@ impl Contender for Lazily<'_> {
     }
 
     fn mount(&self, work: &Path) -> Result<Box<dyn Readable + '_>> {
-        let daemon = Daemon::new(self.draught, &work.join("root"), &work.join("mount"))?;
-        daemon.mount(&self.reference)?;
+        let mut node = Node::new(self.draught, &work.join("root"))?;
+        let dir = work.join("mount");
+        node.mount(&self.reference, &dir)?;
         let reference = self.reference.clone();
-        Ok(Box::new(Mounted { daemon, reference }))
+        Ok(Box::new(Mounted {
+            node,
+            dir,
+            reference,
+        }))
     }
 }
 
 struct Mounted<'a> {
-    daemon: Daemon<'a>,
+    node: Node<'a>,
+    dir: PathBuf,
     reference: String,
 }
 
 impl Readable for Mounted<'_> {
     fn dir(&self) -> &Path {
-        self.daemon.dir()
+        &self.dir
     }
 
     fn processes(&mut self) -> Result<Vec<u32>> {
-        Ok(self.daemon.processes()?.to_vec())
+        Ok(self.node.processes()?.to_vec())
     }
 
     fn wait_until_complete(&self) -> Result<()> {
-        let begun = Instant::now();
-        while !self.daemon.is_complete()? {
-            if begun.elapsed() > COMPLETE_MAX {
-                bail!("get everything: all files were read, but `draught ps` says some is missing");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        self.node.wait_until_complete(&self.dir, COMPLETE_MAX)
     }
 
     fn mount_again(&mut self) -> Result<Option<f64>> {
-        self.daemon.unmount()?;
+        self.node.unmount(&self.dir)?;
         let begun = Instant::now();
-        self.daemon.mount(&self.reference)?;
+        self.node.mount(&self.reference, &self.dir)?;
         Ok(Some(begun.elapsed().as_secs_f64()))
     }
 }

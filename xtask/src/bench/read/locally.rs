@@ -69,9 +69,18 @@ impl Contender for LocalErofs {
     }
 }
 
-struct Local {
+pub(super) struct Local {
     dir: PathBuf,
     _mount: Option<MountGuard>,
+}
+
+impl Local {
+    pub(super) fn mounted(dir: PathBuf, mount: MountGuard) -> Self {
+        Self {
+            dir,
+            _mount: Some(mount),
+        }
+    }
 }
 
 impl Readable for Local {

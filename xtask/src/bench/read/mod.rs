@@ -7,5 +7,7 @@ mod nydusd;
 mod passes;
 mod report;
 mod stage;
+mod unserved;
 
 pub(crate) use report::Readings;
+pub(crate) use unserved::NAME as UNSERVED;

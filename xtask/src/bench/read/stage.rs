@@ -9,6 +9,7 @@ use super::contender::Contender;
 use super::lazily::Lazily;
 use super::locally::{LocalErofs, Unpacked};
 use super::nydusd::Nydusd;
+use super::unserved::Unserved;
 use crate::bench::draught::{Draught, Registry};
 use crate::bench::image::{Image, oci};
 use crate::bench::interrupt::Interrupt;
@@ -44,6 +45,7 @@ pub(super) fn set<'a>(
             &scratch.join("convert.log"),
         )?;
     }
+    let reference = pushed.clone();
     let mut contenders: Vec<Box<dyn Contender + 'a>> = Vec::new();
     for (name, reference) in [
         ("draught", pushed),
@@ -56,6 +58,7 @@ pub(super) fn set<'a>(
             reference,
         }));
     }
+    contenders.push(Box::new(Unserved::make(draught, &reference, scratch)?));
     if let Some(nydusd) = Nydusd::prepare(&layout, scratch)? {
         contenders.push(Box::new(nydusd));
     }
