@@ -37,16 +37,33 @@ Exit codes:
   2    the command line was wrong
   130  interrupted";
 
+/// Where root's state lives.
+const SYSTEM_ROOT: &str = "/var/lib/draught";
+
+/// Where state lives unless somebody says otherwise. An ordinary user has a place of his own, as the XDG base
+/// directory specification has it.
+fn default_root() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return SYSTEM_ROOT.into();
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let data = set("XDG_DATA_HOME").map(PathBuf::from);
+    let data = data.or_else(|| Some(PathBuf::from(set("HOME")?).join(".local/share")));
+    data.map_or_else(|| SYSTEM_ROOT.into(), |data| data.join("draught"))
+}
+
 /// Options of every command.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// Where all state lives: fetched data, daemon sockets, mounts
+    /// Where all state lives: fetched data, daemon sockets, mounts [default: /var/lib/draught; of ordinary
+    /// users: ~/.local/share/draught]
     #[arg(
         long,
         value_name = "DIR",
         env = "DRAUGHT_ROOT",
-        default_value = "/var/lib/draught",
+        default_value_os_t = default_root(),
+        hide_default_value = true,
         global = true
     )]
     pub(crate) root: PathBuf,

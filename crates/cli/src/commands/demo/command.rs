@@ -58,6 +58,16 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
         if let Some(missing) = ability.missing() {
             bail!("show it: {missing}");
         }
+        if !rustix::process::geteuid().is_root() {
+            // Mounting works for anybody; running a program with another root directory does not.
+            bail!(
+                "show it: it runs a program with another root directory, which needs root; \"draught mount\" works \
+                 for you by {}",
+                ability
+                    .transport
+                    .map_or("nothing", draught_node::Transport::name)
+            );
+        }
         show::show(args, settings, stage, &ability).await
     })?;
     drop(stage);
