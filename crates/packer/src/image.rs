@@ -1,12 +1,13 @@
 //! One image, of one platform: layers in, blobs and a tree out.
 
-use std::io::Read;
+use std::io::{self, Read};
 
 use draught_digest::Digest;
-use draught_rafs::blob::{BlobFeatures, BlobInfo, BlobOptions, BlobWriteError};
+use draught_rafs::blob::{BlobFeatures, BlobInfo, BlobOptions, BlobWriteError, ChunkTable};
 use draught_tree::{Blob, Tree};
 
 use crate::bootstrap::{self, BootstrapLayer, FinishError};
+use crate::cache::{Head, RecordError, RecordWriter, Replay};
 use crate::directory::Directory;
 use crate::layer::{self, Known, Layer, LayerInput, OwnTree, PackLayerError, Written};
 use crate::options::{OptionsError, PackOptions};
@@ -46,6 +47,16 @@ pub struct ImagePacker {
     known: Known,
     blobs: Vec<BlobInfo>,
     layers: usize,
+    wants_records: bool,
+    /// Of the layer that was packed last.
+    record: Option<io::Result<Vec<u8>>>,
+}
+
+/// What a layer has beside its place in the image, while it is packed.
+struct Asides {
+    own: OwnTree,
+    record: Option<RecordWriter>,
+    first_chunk: u32,
 }
 
 impl ImagePacker {
@@ -61,7 +72,40 @@ impl ImagePacker {
             known: Known::new(),
             blobs: Vec::new(),
             layers: 0,
+            wants_records: false,
+            record: None,
         })
+    }
+
+    /// The same, and of every layer that is packed a record is kept, for a build cache.
+    pub(crate) fn with_records(self) -> Self {
+        Self {
+            wants_records: true,
+            ..self
+        }
+    }
+
+    /// The record of the layer that was packed last, if one was kept.
+    pub(crate) fn take_record(&mut self) -> Option<io::Result<Vec<u8>>> {
+        self.record.take()
+    }
+
+    /// Does again what packing a layer did, from its record: layers above are packed as if it had been
+    /// packed here. Gives what was reported, but for digests, and the facts of the blob that it became.
+    /// After an error the packer is of no more use.
+    pub(crate) fn add_recorded(
+        &mut self,
+        record: &[u8],
+    ) -> Result<(LayerReport, Option<BlobInfo>), RecordError> {
+        let replay = Replay {
+            tree: &mut self.tree,
+            known: &mut self.known,
+            limits: &self.options.tree_limits,
+        };
+        let (report, info) = replay.run(record)?;
+        self.layers += 1;
+        self.blobs.extend(info.clone());
+        Ok((report, info))
     }
 
     /// Packs the next layer; reads it to its end and checks all that is known of it. Gives a blob if
@@ -76,9 +120,9 @@ impl ImagePacker {
     ) -> Result<(LayerReport, Option<PackedBlob>), PackLayerError> {
         let number = self.layers;
         progress.layer_started(number, input.stored_bytes);
-        let mut own = OwnTree::new(self.options.layer_bootstraps);
-        let (report, written) = layer::pack_archive(input, self.layer(&mut own, progress))?;
-        self.close(number, report, written, own, progress)
+        let mut asides = self.asides();
+        let (report, written) = layer::pack_archive(input, self.layer(&mut asides, progress))?;
+        self.close(number, report, written, asides, progress)
     }
 
     /// Packs a directory tree as the next layer, names in byte order. It must not change meanwhile.
@@ -92,9 +136,9 @@ impl ImagePacker {
     ) -> Result<(LayerReport, Option<PackedBlob>), PackLayerError> {
         let number = self.layers;
         progress.layer_started(number, None);
-        let mut own = OwnTree::new(self.options.layer_bootstraps);
-        let (report, written) = layer::pack_content(directory, self.layer(&mut own, progress))?;
-        self.close(number, report, written, own, progress)
+        let mut asides = self.asides();
+        let (report, written) = layer::pack_content(directory, self.layer(&mut asides, progress))?;
+        self.close(number, report, written, asides, progress)
     }
 
     /// Ends the image: gives its bootstrap, and which blobs it is made of. A blob whose content upper
@@ -117,7 +161,16 @@ impl ImagePacker {
         })
     }
 
-    fn layer<'a>(&'a mut self, own: &'a mut OwnTree, progress: &'a dyn Progress) -> Layer<'a> {
+    fn asides(&self) -> Asides {
+        Asides {
+            own: OwnTree::new(self.options.layer_bootstraps),
+            record: self.wants_records.then(RecordWriter::new),
+            // What is too much is refused when the layer is packed.
+            first_chunk: u32::try_from(self.tree.map.chunks.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn layer<'a>(&'a mut self, asides: &'a mut Asides, progress: &'a dyn Progress) -> Layer<'a> {
         Layer {
             number: self.layers,
             blob: BlobOptions {
@@ -128,7 +181,8 @@ impl ImagePacker {
             },
             options: &self.options,
             tree: &mut self.tree,
-            own,
+            own: &mut asides.own,
+            record: &mut asides.record,
             known: &mut self.known,
             progress,
         }
@@ -139,22 +193,40 @@ impl ImagePacker {
         number: usize,
         mut report: LayerReport,
         written: Option<Written>,
-        own: OwnTree,
+        asides: Asides,
         progress: &dyn Progress,
     ) -> Result<(LayerReport, Option<PackedBlob>), PackLayerError> {
         self.layers += 1;
-        let blob = match written {
-            Some(written) => Some(self.close_blob(written, own)?),
-            None => None,
-        };
-        if let Some(blob) = &blob {
-            report.blob_bytes = blob.content.bytes();
+        let Asides {
+            own,
+            record,
+            first_chunk,
+        } = asides;
+        let (mut blob, mut recorded) = (None, None);
+        if let Some(written) = written {
+            let closed = self.close_blob(written, own, record.is_some())?;
+            report.blob_bytes = closed.0.content.bytes();
+            recorded = closed.1.map(|table| (closed.0.info.clone(), table));
+            blob = Some(closed.0);
         }
+        self.record = record.map(|record| {
+            record.finish(&Head {
+                first_chunk,
+                report: report.clone(),
+                blob: recorded,
+            })
+        });
         progress.layer_packed(number, &report);
         Ok((report, blob))
     }
 
-    fn close_blob(&mut self, written: Written, own: OwnTree) -> Result<PackedBlob, PackLayerError> {
+    /// Ends a blob; gives its table too if that is wanted.
+    fn close_blob(
+        &mut self,
+        written: Written,
+        own: OwnTree,
+        wants_table: bool,
+    ) -> Result<(PackedBlob, Option<ChunkTable>), PackLayerError> {
         let layout = |source: BlobWriteError| PackLayerError::Blob { source };
         let spool_failed = |source| PackLayerError::Spool { source };
         let Written { mut spool, writer } = written;
@@ -170,7 +242,9 @@ impl ImagePacker {
             device_bytes: tail.info().device_bytes,
         });
         let id = id.ok_or(PackLayerError::TooManyChunks)?;
-        tail.take_table()
+        let table = tail.take_table();
+        let copy = wants_table.then(|| table.clone());
+        table
             .append_to(&mut self.tree.map, id)
             .ok_or(PackLayerError::TooManyChunks)?;
         let bootstrap = match own {
@@ -188,7 +262,7 @@ impl ImagePacker {
         // What a bootstrap says of the blob is about its data: the inner bootstrap is none of it.
         info.features = info.features.without(BlobFeatures::INLINED_FS_META);
         self.blobs.push(info.clone());
-        Ok(PackedBlob { info, content })
+        Ok((PackedBlob { info, content }, copy))
     }
 
     /// The bootstrap of the layer that was packed last, over the blobs that its files lie in.

@@ -10,7 +10,9 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod blocking;
 mod bootstrap;
+mod cache;
 mod convert;
 mod directory;
 mod image;
@@ -21,6 +23,11 @@ mod prune;
 mod spool;
 
 pub use bootstrap::{BootstrapLayer, FinishError};
+pub use cache::{
+    BuildCache, CACHE_LAYERS_DEFAULT, CACHE_LAYERS_MAX, CacheError, CacheHit, CacheKey,
+    CacheLocation, CacheLocationError, CacheOptions, CacheReport, CacheUse, CachedLayer,
+    RecordError,
+};
 pub use convert::{
     ConvertError, ConvertOptions, Converted, ConvertedImage, PlatformChoice, convert,
 };

@@ -22,6 +22,8 @@ pub struct LayerReport {
     pub new_chunks: u64,
     /// Stored size in bytes of the blob that it became; 0 for none.
     pub blob_bytes: u64,
+    /// Whether it came from a build cache: it was neither read nor packed.
+    pub cached: bool,
 }
 
 /// Is told what happens. Calls come from several threads, often, and must return at once.
@@ -37,6 +39,12 @@ pub trait Progress: Send + Sync {
 
     /// A layer is packed.
     fn layer_packed(&self, _layer: usize, _report: &LayerReport) {}
+
+    /// A layer was found in a build cache: it is neither read nor packed.
+    fn layer_cached(&self, _layer: usize, _report: &LayerReport) {}
+
+    /// A build cache could not be used as it should be: the work is done without it.
+    fn cache_failed(&self, _cache: &str, _why: &str) {}
 
     /// A blob of so many bytes is being pushed.
     fn push_started(&self, _digest: &Digest, _bytes: u64) {}

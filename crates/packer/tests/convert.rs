@@ -720,6 +720,7 @@ async fn progress_tells_what_was_read_and_sent() {
     let options = ConvertOptions {
         pack: PackOptions::default(),
         platform: PlatformChoice::Host,
+        ..ConvertOptions::default()
     };
     let converted = convert(&client(), &from, &to, &options, told.clone())
         .await

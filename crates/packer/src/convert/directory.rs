@@ -5,9 +5,10 @@ use std::sync::Arc;
 use draught_oci::{Any, Document, ImageConfig, Platform};
 
 use super::error::ConvertError;
-use super::image::{self, blocking};
+use super::image;
 use super::options::{Converted, PlatformChoice};
 use super::push::Pusher;
+use crate::blocking::blocking;
 use crate::directory::Directory;
 use crate::image::ImagePacker;
 use crate::options::PackOptions;
@@ -50,5 +51,6 @@ pub(super) async fn convert(
         digest: manifest.digest(),
         images: vec![converted],
         carried_over: Vec::new(),
+        cache: pusher.caches().report(),
     })
 }

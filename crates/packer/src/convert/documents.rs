@@ -8,6 +8,8 @@ use draught_oci::{
     Descriptor, Document, History, ImageConfig, Limits, Manifest, ParseError, media_type,
 };
 
+use crate::cache;
+
 /// The manifest that an image was made from.
 const SOURCE_DIGEST: &str = "containerd.io/snapshot/nydus-source-digest";
 /// The version of RAFS that we write.
@@ -17,7 +19,7 @@ const BOOTSTRAP_COMMENT: &str = "Nydus Bootstrap Layer";
 const CREATED_BY: &str = "draught convert";
 
 /// A data blob as a layer.
-pub(super) fn blob_descriptor(digest: Digest, bytes: u64) -> Descriptor {
+pub(crate) fn blob_descriptor(digest: Digest, bytes: u64) -> Descriptor {
     Descriptor::new(NYDUS_BLOB_MEDIA_TYPE, digest, bytes).with_annotation(NYDUS_BLOB, "true")
 }
 
@@ -74,15 +76,16 @@ pub(super) fn manifest(
     source: Option<(&Manifest, Digest)>,
     config: &Document<ImageConfig>,
     layers: Vec<Descriptor>,
-) -> Document<Manifest> {
+) -> Manifest {
     let mut manifest = Manifest::new(config.descriptor(), layers);
     if let Some((source, digest)) = source {
         manifest.annotations.clone_from(&source.annotations);
+        cache::forget(&mut manifest);
         manifest
             .annotations
             .insert(SOURCE_DIGEST.to_owned(), digest.to_string());
     }
-    Document::write(manifest)
+    manifest
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! One image of one platform.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,10 +10,13 @@ use draught_oci::{Descriptor, Document, ImageConfig, Manifest, Platform, media_t
 use draught_source::{BlobReader, Repository};
 use tokio::runtime::Handle;
 
+use super::cached;
 use super::documents;
 use super::error::ConvertError;
 use super::options::ConvertedImage;
 use super::push::Pusher;
+use crate::blocking::blocking;
+use crate::cache::{CacheKey, Kept, cached_layer};
 use crate::image::{ImagePacker, PackedBlob, PackedImage};
 use crate::layer::{LayerInput, PackLayerError};
 use crate::options::PackOptions;
@@ -20,10 +24,37 @@ use crate::progress::{LayerReport, Progress};
 use crate::spool::{Spool, Spooled};
 
 /// The layers of an image on their way.
-struct Packed {
-    layers: Vec<LayerReport>,
+#[derive(Default)]
+pub(super) struct Packed {
+    pub(super) layers: Vec<LayerReport>,
     /// The blob of each layer that became one.
-    blobs: Vec<Option<Digest>>,
+    pub(super) blobs: Vec<Option<Digest>>,
+    /// What goes into caches: the lowest layers, as far as all have a record.
+    pub(super) kept: Vec<Kept>,
+}
+
+impl Packed {
+    /// Adds a layer that was packed.
+    fn push_layer(
+        &mut self,
+        report: LayerReport,
+        blob: Option<&PackedBlob>,
+        record: Option<io::Result<Vec<u8>>>,
+        key: CacheKey,
+        pusher: &Pusher,
+    ) {
+        let blob = blob.map(|blob| (blob.content.digest(), blob.content.bytes()));
+        match record {
+            Some(Ok(record)) if self.kept.len() == self.layers.len() => {
+                let layer = cached_layer(key, &record, blob);
+                self.kept.push(Kept { layer, record });
+            }
+            Some(Err(error)) => pusher.caches().failed_all(&error),
+            _ => {}
+        }
+        self.layers.push(report);
+        self.blobs.push(blob.map(|(digest, _)| digest));
+    }
 }
 
 /// Checks that an image can be converted. [`ConvertError::System`] and [`ConvertError::Format`] say that
@@ -53,7 +84,7 @@ pub(super) fn check(
         Format::Nydus { .. } => "it is a nydus image already".to_owned(),
         // An image without layers is an image nevertheless.
         Format::Unsupported { why } if !manifest.layers.is_empty() => why,
-        Format::Plain(_) | Format::Unsupported { .. } => return Ok(()),
+        Format::Plain(_) | Format::Estargz { .. } | Format::Unsupported { .. } => return Ok(()),
     };
     Err(ConvertError::Format {
         manifest: manifest.digest(),
@@ -94,13 +125,11 @@ pub(super) async fn convert(
         });
     }
     progress.image_started(&config.platform, layers.len());
-    let mut packer =
-        ImagePacker::new(options.clone()).map_err(|source| ConvertError::Options { source })?;
-    let mut packed = Packed {
-        layers: Vec::new(),
-        blobs: Vec::new(),
-    };
-    for (index, (layer, diff_id)) in layers.iter().zip(diff_ids).enumerate() {
+    let keys = CacheKey::chain(options, layers.iter().zip(diff_ids));
+    let (mut packer, mut packed) =
+        Box::pin(cached::restore(source, config, &keys, options, pusher)).await?;
+    let todo = layers.iter().zip(diff_ids).zip(keys).enumerate();
+    for (index, ((layer, diff_id), key)) in todo.skip(packed.layers.len()) {
         let failed = |source: PackLayerError| ConvertError::Layer {
             layer: index + 1,
             digest: layer.digest,
@@ -127,10 +156,8 @@ pub(super) async fn convert(
         })
         .await;
         let (report, blob) = outcome.map_err(failed)?;
-        packed.layers.push(report);
-        packed
-            .blobs
-            .push(blob.as_ref().map(|blob| blob.content.digest()));
+        pusher.caches().count_miss();
+        packed.push_layer(report, blob.as_ref(), packer.take_record(), key, pusher);
         push_blob(blob, pusher).await?;
     }
     finish(packer, packed, Some((source, config)), config, pusher).await
@@ -145,7 +172,7 @@ pub(super) async fn push_blob(
         return Ok(());
     };
     let descriptor = documents::blob_descriptor(blob.content.digest(), blob.content.bytes());
-    pusher.push_file(descriptor, blob.content).await
+    pusher.push_layer(descriptor, blob.content).await
 }
 
 /// Ends an image that was made from a directory.
@@ -159,6 +186,7 @@ pub(super) async fn finish_directory(
     let packed = Packed {
         layers: vec![report],
         blobs: vec![blob],
+        kept: Vec::new(),
     };
     finish(packer, packed, None, config, pusher).await
 }
@@ -208,7 +236,14 @@ async fn finish(
         .push_bytes(&new_config.descriptor(), new_config.bytes().to_vec())
         .await?;
     let of = source.map(|(manifest, _)| (manifest.content(), manifest.digest()));
-    let manifest = documents::manifest(of, &new_config, layers);
+    let mut manifest = documents::manifest(of, &new_config, layers);
+    // What the caches keep has to be there by then, or to have failed.
+    pusher.flush().await?;
+    pusher
+        .caches()
+        .finish_image(&packed.kept, &mut manifest)
+        .await;
+    let manifest = Document::write(manifest);
     let converted = ConvertedImage {
         platform: config.platform.clone(),
         source: source.map(|(manifest, _)| manifest.digest()),
@@ -244,16 +279,4 @@ pub(super) async fn spool_blob(
     })
     .await;
     spooled.map_err(|source| ConvertError::Spool { source })
-}
-
-/// Runs what blocks on a thread that may.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Blocking tasks are not aborted but by a runtime that shuts down; then nobody waits.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }

@@ -46,6 +46,7 @@ impl Conversion<'_> {
             digest: index.digest(),
             images: self.images,
             carried_over: self.carried_over,
+            cache: self.pusher.commit_caches().await,
         })
     }
 

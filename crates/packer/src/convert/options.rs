@@ -3,6 +3,7 @@
 use draught_digest::Digest;
 use draught_oci::Platform;
 
+use crate::cache::{CacheOptions, CacheReport};
 use crate::options::PackOptions;
 use crate::progress::LayerReport;
 
@@ -25,6 +26,8 @@ pub struct ConvertOptions {
     pub pack: PackOptions,
     /// Which platforms.
     pub platform: PlatformChoice,
+    /// Where layers are that were converted before.
+    pub cache: CacheOptions,
 }
 
 /// An image of one platform that was converted.
@@ -56,4 +59,6 @@ pub struct Converted {
     /// Documents that were carried over as they are: attestations, images that are not for Linux,
     /// images that were lazily readable before.
     pub carried_over: Vec<Digest>,
+    /// What the build caches did; `None` if none was asked for.
+    pub cache: Option<CacheReport>,
 }

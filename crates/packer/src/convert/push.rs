@@ -1,21 +1,32 @@
 //! Blobs on their way to the destination, while the next layer is packed.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use draught_digest::Digest;
 use draught_oci::{Any, Descriptor};
 use draught_source::{Payload, Pushed, Repository};
 use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 
 use super::error::ConvertError;
+use crate::cache::{CacheReport, Caches, mountable};
 use crate::progress::Progress;
 use crate::spool::Spooled;
 
 /// Blobs that are sent at once. Two keep a connection busy while another waits for the registry to
 /// commit; the spool directory needs room for so many and the one that is being packed.
 const PUSHES: usize = 2;
+
+/// Where a blob is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Targets {
+    Destination,
+    Caches,
+    Both,
+}
 
 /// Sends blobs to a repository. When it is dropped, what is under way ends.
 pub(super) struct Pusher {
@@ -25,22 +36,19 @@ pub(super) struct Pusher {
     progress: Arc<dyn Progress>,
     pushes: JoinSet<Result<(), ConvertError>>,
     pushes_max: usize,
+    caches: Arc<Caches>,
+    /// Blobs of cached layers that are in the destination, or on their way.
+    secured: BTreeSet<Digest>,
 }
 
 impl Pusher {
     pub(super) fn new(
         to: Repository,
         from: Option<&Repository>,
+        caches: Caches,
         progress: Arc<dyn Progress>,
     ) -> Self {
-        let mount_from = match (&to, from) {
-            (Repository::Registry(to), Some(Repository::Registry(from)))
-                if to.host() == from.host() && to.name() != from.name() =>
-            {
-                vec![from.name().to_owned()]
-            }
-            _ => Vec::new(),
-        };
+        let mount_from = from.map(|from| mountable(from, &to)).unwrap_or_default();
         let pushes_max = match &to {
             // One after the other: their order is that of the layers, and the file's bytes always the same.
             Repository::Archive(_) => 1,
@@ -52,7 +60,25 @@ impl Pusher {
             mount_from,
             progress,
             pushes: JoinSet::new(),
+            caches: Arc::new(caches),
+            secured: BTreeSet::new(),
         }
+    }
+
+    /// The build caches of the conversion.
+    pub(super) fn caches(&self) -> &Arc<Caches> {
+        &self.caches
+    }
+
+    /// Who is told what happens.
+    pub(super) fn progress(&self) -> &dyn Progress {
+        &*self.progress
+    }
+
+    /// Ends with the caches: the image is complete, and has its tag.
+    pub(super) async fn commit_caches(&self) -> Option<CacheReport> {
+        self.caches.commit().await;
+        self.caches.report()
     }
 
     /// Sends a blob in the background; waits for an earlier one if there are many.
@@ -60,6 +86,24 @@ impl Pusher {
         &mut self,
         descriptor: Descriptor,
         content: Spooled,
+    ) -> Result<(), ConvertError> {
+        self.send(descriptor, content, Targets::Destination).await
+    }
+
+    /// The same for the blob of a layer, which goes to the caches too.
+    pub(super) async fn push_layer(
+        &mut self,
+        descriptor: Descriptor,
+        content: Spooled,
+    ) -> Result<(), ConvertError> {
+        self.send(descriptor, content, Targets::Both).await
+    }
+
+    async fn send(
+        &mut self,
+        descriptor: Descriptor,
+        content: Spooled,
+        targets: Targets,
     ) -> Result<(), ConvertError> {
         while self.pushes.len() >= self.pushes_max {
             self.next().await?;
@@ -70,12 +114,81 @@ impl Pusher {
         // The file has no name any more; as long as it is open, this is one.
         let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
         let (to, progress) = (self.to.clone(), Arc::clone(&self.progress));
+        let caches = Arc::clone(&self.caches);
         self.pushes.spawn(async move {
-            let outcome = push(&to, &descriptor, Payload::File(path), &*progress).await;
+            let payload = Payload::File(path);
+            if targets != Targets::Caches {
+                push(&to, &descriptor, payload.clone(), &*progress).await?;
+            }
+            if targets != Targets::Destination {
+                push_to_caches(&caches, &to, &descriptor, &payload).await;
+            }
             drop(file);
-            outcome
+            Ok(())
         });
         Ok(())
+    }
+
+    /// Makes the blob of a layer that cache `at` has be in the destination and in all caches. `false` when it
+    /// can't be had any more: then the layer is not whole.
+    pub(super) async fn secure(
+        &mut self,
+        blob: &Descriptor,
+        at: usize,
+        spool_dir: &Path,
+    ) -> Result<bool, ConvertError> {
+        if self.secured.contains(&blob.digest) {
+            return Ok(true);
+        }
+        let caches = Arc::clone(&self.caches);
+        let Some(from) = caches.blobs(at) else {
+            return Ok(false);
+        };
+        let is_there = self.is_there(blob, &mountable(from, &self.to)).await?;
+        let targets = match is_there {
+            false => Targets::Both,
+            true if caches.lack(&self.to, blob).await => Targets::Caches,
+            true => {
+                self.secured.insert(blob.digest);
+                return Ok(true);
+            }
+        };
+        let mut content = super::image::spool_blob(from, blob, spool_dir).await;
+        if is_there && content.is_err() {
+            content = super::image::spool_blob(&self.to, blob, spool_dir).await;
+        }
+        match content {
+            Ok(content) => self.send(blob.clone(), content, targets).await?,
+            Err(error) if is_there => caches.can_not_have(blob, &error),
+            Err(error) => {
+                caches.failed(at, &error);
+                return Ok(false);
+            }
+        }
+        self.secured.insert(blob.digest);
+        Ok(true)
+    }
+
+    /// Whether the destination has a blob; it has it by a mount if it can.
+    async fn is_there(
+        &self,
+        blob: &Descriptor,
+        mount_from: &[String],
+    ) -> Result<bool, ConvertError> {
+        let digest = &blob.digest;
+        let is_there = async {
+            if self.to.has_blob(digest).await? {
+                return Ok(true);
+            }
+            match (&self.to, mount_from) {
+                (Repository::Registry(to), [from, ..]) => to.mount_blob(digest, from).await,
+                _ => Ok(false),
+            }
+        };
+        is_there.await.map_err(|source| ConvertError::Write {
+            what: format!("blob {digest}"),
+            source,
+        })
     }
 
     /// Sends a small blob now.
@@ -97,24 +210,7 @@ impl Pusher {
         descriptor: &Descriptor,
         spool_dir: &std::path::Path,
     ) -> Result<(), ConvertError> {
-        let write_failed = |source| ConvertError::Write {
-            what: format!("blob {}", descriptor.digest),
-            source,
-        };
-        if self
-            .to
-            .has_blob(&descriptor.digest)
-            .await
-            .map_err(write_failed)?
-        {
-            return Ok(());
-        }
-        if let (Repository::Registry(to), [from, ..]) = (&self.to, &*self.mount_from)
-            && to
-                .mount_blob(&descriptor.digest, from)
-                .await
-                .map_err(write_failed)?
-        {
+        if self.is_there(descriptor, &self.mount_from).await? {
             return Ok(());
         }
         let content = super::image::spool_blob(from, descriptor, spool_dir).await?;
@@ -154,6 +250,16 @@ impl Pusher {
             },
         }
     }
+}
+
+/// As [`push`], boxed.
+fn push_to_caches<'a>(
+    caches: &'a Caches,
+    to: &'a Repository,
+    descriptor: &'a Descriptor,
+    payload: &'a Payload,
+) -> BoxFuture<'a, ()> {
+    Box::pin(caches.push_blob(to, descriptor, payload))
 }
 
 /// Boxed, because the compiler can't see that what is inside can be sent between threads.

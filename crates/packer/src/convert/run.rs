@@ -11,6 +11,7 @@ use super::image;
 use super::index::{self, Conversion};
 use super::options::{ConvertOptions, Converted, PlatformChoice};
 use super::push::Pusher;
+use crate::cache::Caches;
 use crate::directory::Directory;
 use crate::progress::Progress;
 
@@ -34,9 +35,14 @@ pub async fn convert(
         let directory =
             Directory::open(rootfs).map_err(|source| ConvertError::OpenDirectory { source })?;
         let (to, tag) = create(client, to).await?;
-        let pusher = Pusher::new(to, None, Arc::clone(&progress));
+        let why = "a directory has no digest by which it could be found again";
+        let caches = Caches::unused(&options.cache.locations, why, Arc::clone(&progress));
+        let pusher = Pusher::new(to, None, caches, Arc::clone(&progress));
         let platform = &options.platform;
-        return directory::convert(directory, pack, platform, &tag, pusher, &progress).await;
+        return Box::pin(directory::convert(
+            directory, pack, platform, &tag, pusher, &progress,
+        ))
+        .await;
     }
     let read_failed = |source| ConvertError::Read {
         what: from.to_string(),
@@ -47,15 +53,17 @@ pub async fn convert(
     let chosen = match (document, &options.platform) {
         (Any::Index(found), PlatformChoice::All) => {
             let (to, tag) = create(client, to).await?;
+            let told = Arc::clone(&progress);
+            let caches = Box::pin(Caches::open(client, &options.cache, &to, &tag, told)).await;
             let conversion = Conversion {
                 from: &source,
                 options: pack,
-                pusher: Pusher::new(to, Some(&source), Arc::clone(&progress)),
+                pusher: Pusher::new(to, Some(&source), caches, Arc::clone(&progress)),
                 progress: &progress,
                 images: Vec::new(),
                 carried_over: Vec::new(),
             };
-            return conversion.run(&found, &tag).await;
+            return Box::pin(conversion.run(&found, &tag)).await;
         }
         (Any::Index(found), PlatformChoice::One(platform)) => {
             Chosen::of_index(&source, &found, platform, true).await?
@@ -71,16 +79,26 @@ pub async fn convert(
         }
     };
     let (to, tag) = create(client, to).await?;
-    let mut pusher = Pusher::new(to, Some(&source), Arc::clone(&progress));
+    let told = Arc::clone(&progress);
+    let caches = Box::pin(Caches::open(client, &options.cache, &to, &tag, told)).await;
+    let mut pusher = Pusher::new(to, Some(&source), caches, Arc::clone(&progress));
     let Chosen { manifest, config } = chosen;
-    let (manifest, converted) =
-        image::convert(&source, &manifest, &config, pack, &mut pusher, &progress).await?;
+    let (manifest, converted) = Box::pin(image::convert(
+        &source,
+        &manifest,
+        &config,
+        pack,
+        &mut pusher,
+        &progress,
+    ))
+    .await?;
     let manifest = Any::Manifest(manifest);
     pusher.put(&manifest, Some(&tag)).await?;
     Ok(Converted {
         digest: manifest.digest(),
         images: vec![converted],
         carried_over: Vec::new(),
+        cache: pusher.commit_caches().await,
     })
 }
 

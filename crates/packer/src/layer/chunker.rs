@@ -9,6 +9,7 @@ use draught_tree::{ChunkId, ChunkMap, Compression, Entry, EntryKind, Tree};
 use super::error::PackLayerError;
 use super::jobs::{JOB_BYTES, Job, Part};
 use super::order::{self, FENCE_BYTES, Order};
+use crate::cache::RecordWriter;
 use crate::layer::own_tree::OwnTree;
 use crate::options::PackOptions;
 
@@ -78,12 +79,13 @@ impl<'a> Chunker<'a> {
         }
     }
 
-    /// Applies all entries to the image's tree, and to the layer's own if there is one; hands on the
-    /// last job.
+    /// Applies all entries to the image's tree, and to the layer's own if there is one, and takes them
+    /// down if there is a record; hands on the last job.
     pub(super) fn run(
         &mut self,
         tree: &mut Tree,
         own: &mut OwnTree,
+        record: &mut Option<RecordWriter>,
         content: &mut impl Content,
     ) -> Result<(), PackLayerError> {
         tree.begin_layer();
@@ -93,6 +95,9 @@ impl<'a> Chunker<'a> {
                 let bytes = *bytes;
                 self.counts.file_bytes = self.counts.file_bytes.saturating_add(bytes);
                 *chunks = self.cut(&entry.path, bytes, content, &tree.map)?;
+            }
+            if let Some(record) = record {
+                record.entry(&entry);
             }
             let copy = own.wants_entries().then(|| entry.clone());
             let node = tree

@@ -16,6 +16,7 @@ use super::input::LayerInput;
 use super::jobs::{self, Job};
 use super::own_tree::OwnTree;
 use super::writer::{self, Written};
+use crate::cache::RecordWriter;
 use crate::options::PackOptions;
 use crate::progress::{LayerReport, Progress};
 
@@ -27,6 +28,7 @@ pub(crate) struct Layer<'a> {
     pub(crate) blob: BlobOptions,
     pub(crate) tree: &'a mut Tree,
     pub(crate) own: &'a mut OwnTree,
+    pub(crate) record: &'a mut Option<RecordWriter>,
     pub(crate) known: &'a mut Known,
     pub(crate) progress: &'a dyn Progress,
 }
@@ -128,6 +130,7 @@ pub(crate) fn pack_content(
         blob,
         tree,
         own,
+        record,
         known,
         ..
     } = layer;
@@ -152,7 +155,7 @@ pub(crate) fn pack_content(
         let dir = options.spool_dir.as_path();
         let writer = scope.spawn(move || writer::write(blob, dir, &done_rx, &free_tx));
         let mut chunker = Chunker::new(options, known, first, free_rx, jobs_tx);
-        let cut = chunker.run(tree, own, content);
+        let cut = chunker.run(tree, own, record, content);
         let counts = chunker.counts;
         // Hang up, so that the workers end, and the writer after them.
         drop(chunker);
@@ -177,6 +180,7 @@ fn report(counts: &Counts) -> LayerReport {
         chunks: counts.chunks,
         new_chunks: counts.new_chunks,
         blob_bytes: 0,
+        cached: false,
     }
 }
 
