@@ -59,6 +59,10 @@ impl Decoder {
     /// Replaces `out` by what `stored` decodes to, which must be exactly `decoded_bytes` long: never
     /// more than that is written or allocated. After an error `out` is empty.
     ///
+    /// Gzip members may hold more, and `stored` may end once `decoded_bytes` are out: formats with gzip
+    /// say where a piece begins and how long it is, and not what else its member holds. Members' own
+    /// checksums are looked at only where everything is decoded; digests are what bytes are trusted for.
+    ///
     /// # Errors
     /// See [`DecodeError`].
     pub fn decode(
@@ -120,10 +124,9 @@ fn lz4(stored: &[u8], expected: usize, out: &mut Vec<u8>) -> io::Result<usize> {
 
 fn gzip(stored: &[u8], expected: usize, out: &mut Vec<u8>) -> io::Result<usize> {
     out.reserve_exact(expected);
-    // One more, so that too much is seen.
-    let limit = (expected as u64).saturating_add(1);
+    // What else a member holds is never decoded.
     flate2::bufread::MultiGzDecoder::new(stored)
-        .take(limit)
+        .take(expected as u64)
         .read_to_end(out)
 }
 

@@ -1,5 +1,6 @@
 //! What an image is, from its manifest.
 
+use draught_digest::Digest;
 use draught_oci::{Descriptor, Manifest, media_type};
 
 use crate::annotation::{
@@ -17,6 +18,11 @@ pub enum Format {
         /// The data blobs, in the order of the manifest.
         blobs: Vec<Descriptor>,
     },
+    /// An eStargz image that can be mounted lazily.
+    Estargz {
+        /// All layers, lowest first, each with the digest of its table of contents.
+        layers: Vec<(Descriptor, Digest)>,
+    },
     /// Layers that are archives: can be pulled, unpacked and converted, but not mounted lazily.
     Plain(Plain),
     /// Nothing that can be mounted or converted.
@@ -31,6 +37,25 @@ pub enum Format {
 pub struct Plain {
     /// A lazy format that the layers are made for too, which is not read lazily here.
     pub lazy_format: Option<&'static str>,
+    /// The first layer that keeps the image from being read lazily, where other layers could be.
+    pub hinders: Option<Digest>,
+}
+
+impl Plain {
+    /// Why the image can't be mounted lazily, and what could be done about it.
+    #[must_use]
+    pub fn why_not_lazy(&self) -> String {
+        match (self.hinders, self.lazy_format) {
+            (Some(layer), _) => format!(
+                "some of its layers are eStargz, but layer {layer} is an archive without a table of contents; \
+                 convert it first"
+            ),
+            (None, format) => {
+                let kind = format.unwrap_or("tar");
+                format!("its layers are {kind} archives; convert it first")
+            }
+        }
+    }
 }
 
 impl Format {
@@ -39,8 +64,10 @@ impl Format {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Nydus { .. } => "nydus",
+            Self::Estargz { .. } => "eStargz",
             Self::Plain(Plain {
                 lazy_format: Some(name),
+                ..
             }) => name,
             Self::Plain(_) => "plain layers",
             Self::Unsupported { .. } => "unsupported",
@@ -137,14 +164,37 @@ fn plain(manifest: &Manifest) -> Format {
         let mut layers = layers.filter(|layer| !layer.annotations.contains_key(annotation));
         layers.next().is_none()
     };
-    let lazy_format = if has(ESTARGZ_TOC_DIGEST) {
-        Some("eStargz")
-    } else if ZSTD_CHUNKED.into_iter().any(has) {
+    let tables: Vec<_> = manifest.layers.iter().map(table).collect();
+    if tables.iter().all(Option::is_some) {
+        let layers = manifest.layers.iter().cloned();
+        let layers = layers.zip(tables.into_iter().flatten()).collect();
+        return Format::Estargz { layers };
+    }
+    let without = tables.iter().position(Option::is_none);
+    let without = without.and_then(|index| manifest.layers.get(index));
+    let hinders = without.filter(|_| tables.iter().any(Option::is_some));
+    let lazy_format = if ZSTD_CHUNKED.into_iter().any(has) {
         Some("zstd:chunked")
     } else if manifest.annotations.contains_key(SOCI_INDEX) {
         Some("SOCI")
     } else {
         None
     };
-    Format::Plain(Plain { lazy_format })
+    Format::Plain(Plain {
+        lazy_format,
+        hinders: hinders.map(|layer| layer.digest),
+    })
+}
+
+/// The digest of the table of contents of a layer that is eStargz. Layers of zstd:chunked may name one too.
+fn table(layer: &Descriptor) -> Option<Digest> {
+    let media_type = media_type::essence(&layer.media_type);
+    let is_gzip =
+        media_type::layer_compression(&media_type) == Some(media_type::LayerCompression::Gzip);
+    let is_chunked = ZSTD_CHUNKED
+        .into_iter()
+        .any(|annotation| layer.annotations.contains_key(annotation));
+    let digest = layer.annotations.get(ESTARGZ_TOC_DIGEST);
+    let digest = digest.filter(|_| is_gzip && !is_chunked);
+    digest.and_then(|digest| digest.parse().ok())
 }

@@ -1,27 +1,31 @@
 //! The steps from a manifest to a tree.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use draught_digest::{Algorithm, Digest};
-use draught_oci::{Descriptor, Manifest};
+use draught_oci::Manifest;
 use draught_rafs::blob::BlobInfo;
-use draught_rafs::bootstrap::{self, Need, Reader};
+use draught_rafs::bootstrap;
 use draught_tree::{Compression, NodeId, Tree};
 
 use crate::detect::{Format, detect};
-use crate::metadata_layer::{MetadataLayerError, metadata_from_layer};
+use crate::layers::LayersImport;
+use crate::metadata_layer::MetadataLayerError;
+use crate::nydus::NydusImport;
 
 /// What an image's metadata may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Stored bytes of the layer with the metadata. The largest that we know has some 40 MB.
+    /// Stored bytes of the metadata of an image: the layer that holds it, or the tables of all layers. The
+    /// largest that we know has some 40 MB.
     pub layer_bytes_max: u64,
     /// Decoded bytes of the metadata: 2^24 inodes with a chunk each have less than 4 GiB, and images
     /// in use some 100 MB.
     pub metadata_bytes_max: u64,
     /// What the metadata may ask for.
     pub bootstrap: bootstrap::Limits,
+    /// What a layer with its own metadata may ask for.
+    pub layer: draught_estargz::Limits,
 }
 
 impl Default for Limits {
@@ -30,6 +34,7 @@ impl Default for Limits {
             layer_bytes_max: 512 << 20,
             metadata_bytes_max: 2 << 30,
             bootstrap: bootstrap::Limits::default(),
+            layer: draught_estargz::Limits::default(),
         }
     }
 }
@@ -70,6 +75,17 @@ pub struct Opened {
 pub enum Details {
     /// A nydus image.
     Nydus(Nydus),
+    /// An eStargz image.
+    Estargz(Estargz),
+}
+
+/// What only eStargz knows of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Estargz {
+    /// Stored size in bytes of the tables of contents of all layers.
+    pub toc_stored_bytes: u64,
+    /// Bytes of the largest chunk.
+    pub chunk_bytes_max: u32,
 }
 
 /// What only nydus knows of an image.
@@ -99,8 +115,8 @@ pub enum ImportError {
         /// Why, and what could be done about it.
         why: String,
     },
-    /// The layer with the metadata is too large.
-    #[error("the layer with the image's metadata has {bytes} bytes, the limit is {limit}")]
+    /// The metadata is too large.
+    #[error("the image's metadata has {bytes} stored bytes, the limit is {limit}")]
     TooLarge {
         /// Its size.
         bytes: u64,
@@ -149,6 +165,15 @@ pub enum ImportError {
     /// The metadata can't be read.
     #[error("the image's metadata can't be read")]
     Bootstrap(#[source] bootstrap::ReadError),
+    /// A layer's own metadata can't be read.
+    #[error("layer {layer} can't be read lazily")]
+    Layer {
+        /// The layer.
+        layer: Digest,
+        /// Why not.
+        #[source]
+        source: Box<draught_estargz::ReadError>,
+    },
     /// The metadata names a blob that the manifest doesn't, so the image could lose it at any time.
     #[error("the image's metadata names blob {blob}, which is no layer of its manifest")]
     ForeignBlob {
@@ -168,13 +193,23 @@ pub enum ImportError {
 /// An image that is being opened.
 #[derive(Debug)]
 pub struct Import {
-    layer: Descriptor,
-    blobs: BTreeMap<Digest, u64>,
-    limits: Limits,
-    bootstrap: Option<Vec<u8>>,
+    source: Source,
     /// What the last step asked for.
     asked: Vec<Read>,
-    given: BTreeMap<(Digest, u64), Vec<u8>>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// One layer has the metadata of all.
+    Nydus(Box<NydusImport>),
+    /// Every layer has its own.
+    Estargz(LayersImport),
+}
+
+/// What an import does next.
+pub(crate) enum Next {
+    Read(Vec<Read>),
+    Done(Box<Opened>),
 }
 
 impl Import {
@@ -183,28 +218,21 @@ impl Import {
     /// # Errors
     /// [`ImportError::NotLazy`] and [`ImportError::TooLarge`].
     pub fn new(manifest: &Manifest, limits: &Limits) -> Result<Self, ImportError> {
-        let (layer, blobs) = match detect(manifest) {
-            Format::Nydus { bootstrap, blobs } => (*bootstrap, blobs),
+        let source = match detect(manifest) {
+            Format::Nydus { bootstrap, blobs } => {
+                let import = NydusImport::new(*bootstrap, &blobs, limits)?;
+                Source::Nydus(Box::new(import))
+            }
+            Format::Estargz { layers } => Source::Estargz(LayersImport::new(&layers, limits)),
             Format::Plain(plain) => {
-                let kind = plain.lazy_format.unwrap_or("tar");
-                let why = format!("its layers are {kind} archives; convert it first");
+                let why = plain.why_not_lazy();
                 return Err(ImportError::NotLazy { why });
             }
             Format::Unsupported { why } => return Err(ImportError::NotLazy { why }),
         };
-        if layer.size > limits.layer_bytes_max {
-            return Err(ImportError::TooLarge {
-                bytes: layer.size,
-                limit: limits.layer_bytes_max,
-            });
-        }
         Ok(Self {
-            blobs: blobs.iter().map(|blob| (blob.digest, blob.size)).collect(),
-            layer,
-            limits: *limits,
-            bootstrap: None,
+            source,
             asked: Vec::new(),
-            given: BTreeMap::new(),
         })
     }
 
@@ -214,43 +242,17 @@ impl Import {
     /// # Errors
     /// When the image can't be opened.
     pub fn step(&mut self) -> Result<Step, ImportError> {
-        let Some(bytes) = &self.bootstrap else {
-            let read = Read {
-                blob: self.layer.digest,
-                range: 0..self.layer.size,
-                whole: true,
-            };
-            self.asked = vec![read];
-            return Ok(Step::Read(self.asked.clone()));
+        let next = match &mut self.source {
+            Source::Nydus(import) => import.step()?,
+            Source::Estargz(import) => import.step()?,
         };
-        let mut reader =
-            Reader::open(bytes, None, &self.limits.bootstrap).map_err(ImportError::Bootstrap)?;
-        for info in reader.blobs() {
-            let blob = info.digest.filter(|blob| !self.blobs.contains_key(blob));
-            if let Some(blob) = blob {
-                return Err(ImportError::ForeignBlob { blob });
+        Ok(match next {
+            Next::Read(reads) => {
+                self.asked.clone_from(&reads);
+                Step::Read(reads)
             }
-        }
-        let missing = reader
-            .needs()
-            .iter()
-            .filter(|need| !self.given.contains_key(&key(need)));
-        let missing = missing.map(|need| Read {
-            blob: need.blob,
-            range: need.range.clone(),
-            whole: false,
-        });
-        let missing: Vec<_> = missing.collect();
-        if !missing.is_empty() {
-            self.asked.clone_from(&missing);
-            return Ok(Step::Read(missing));
-        }
-        for need in reader.needs().to_vec() {
-            let bytes = self.given.remove(&key(&need)).unwrap_or_default();
-            reader.give(&need, bytes).map_err(ImportError::Bootstrap)?;
-        }
-        let read = reader.finish().map_err(ImportError::Bootstrap)?;
-        self.opened(read).map(Box::new).map(Step::Done)
+            Next::Done(opened) => Step::Done(opened),
+        })
     }
 
     /// Takes what a [`Read`] asked for.
@@ -271,56 +273,9 @@ impl Import {
         if !self.asked.contains(read) {
             return Err(ImportError::NotAsked { blob, start, end });
         }
-        if self.bootstrap.is_some() {
-            self.given.insert((blob, start), bytes);
-            return Ok(());
+        match &mut self.source {
+            Source::Nydus(import) => import.give(read, bytes),
+            Source::Estargz(import) => import.give(read, &bytes),
         }
-        let digest = blob.algorithm().digest(&bytes);
-        if digest != blob {
-            return Err(ImportError::Corrupt { blob, got: digest });
-        }
-        let bootstrap = metadata_from_layer(&bytes, self.limits.metadata_bytes_max);
-        let layer = blob;
-        let bootstrap = bootstrap.map_err(|source| ImportError::MetadataLayer { layer, source })?;
-        self.bootstrap = Some(bootstrap);
-        Ok(())
     }
-
-    fn opened(&mut self, read: bootstrap::Bootstrap) -> Result<Opened, ImportError> {
-        let mut tree = read.tree;
-        for blob in &mut tree.map.blobs {
-            // Some bootstraps know no more than the size of the data.
-            if let Some(size) = self.blobs.get(&blob.digest) {
-                blob.stored_bytes = *size;
-            }
-        }
-        for extent in &tree.map.extents {
-            let Some(blob) = tree.map.blob(extent.blob) else {
-                continue;
-            };
-            let end = extent.offset.0.saturating_add(extent.stored_bytes.into());
-            if end > blob.stored_bytes {
-                return Err(ImportError::BlobEnd {
-                    blob: blob.digest,
-                    bytes: blob.stored_bytes,
-                });
-            }
-        }
-        Ok(Opened {
-            tree,
-            prefetch: read.prefetch,
-            details: Details::Nydus(Nydus {
-                bootstrap: self.bootstrap.take().unwrap_or_default(),
-                blobs: read.blobs,
-                chunk_indexes: read.chunk_indexes,
-                chunk_bytes: read.chunk_bytes,
-                compression: read.compression,
-                digester: read.digester,
-            }),
-        })
-    }
-}
-
-fn key(need: &Need) -> (Digest, u64) {
-    (need.blob, need.range.start)
 }

@@ -15,15 +15,17 @@
 //! };
 //! ```
 //!
-//! A blob that is needed whole is verified here, against the manifest; ranges are verified by what was read before
-//! them, or lead to chunks whose own digests are verified when they are filled.
+//! A blob that is needed whole is verified here, against the manifest; ranges are verified by what the manifest says
+//! of them or what was read before them, or lead to chunks whose own digests are verified when they are filled.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod annotation;
 mod detect;
 mod import;
+mod layers;
 mod metadata_layer;
+mod nydus;
 #[cfg(test)]
 mod tests;
 
@@ -31,5 +33,5 @@ pub use annotation::{
     NYDUS_BLOB, NYDUS_BLOB_MEDIA_TYPE, NYDUS_BOOTSTRAP, NYDUS_BOOTSTRAP_PATH, NYDUS_FS_VERSION,
 };
 pub use detect::{Format, Plain, detect};
-pub use import::{Details, Import, ImportError, Limits, Nydus, Opened, Read, Step};
+pub use import::{Details, Estargz, Import, ImportError, Limits, Nydus, Opened, Read, Step};
 pub use metadata_layer::{MetadataLayerError, metadata_from_layer};

@@ -38,7 +38,10 @@ fn formats_are_told_from_the_manifest() {
     let estargz = || {
         layer(
             media_type::LAYER_TAR_GZIP,
-            &[("containerd.io/snapshot/stargz/toc.digest", "sha256:0")],
+            &[(
+                "containerd.io/snapshot/stargz/toc.digest",
+                &*Digest::sha256(b"").to_string(),
+            )],
         )
     };
     let chunked = || {
@@ -84,6 +87,7 @@ fn formats_are_told_from_the_manifest() {
 
 #[test]
 fn what_is_not_lazy_says_why() {
+    let plain = layer(media_type::LAYER_TAR_GZIP, &[]);
     for (layers, expect) in [
         (
             vec![layer(media_type::LAYER_TAR, &[])],
@@ -99,6 +103,19 @@ fn what_is_not_lazy_says_why() {
                 bootstrap(&[("containerd.io/snapshot/nydus-ref", "sha256:0")]),
             ],
             "zran",
+        ),
+        (
+            vec![
+                layer(
+                    media_type::LAYER_TAR_GZIP,
+                    &[(
+                        "containerd.io/snapshot/stargz/toc.digest",
+                        &*Digest::sha256(b"").to_string(),
+                    )],
+                ),
+                plain.clone(),
+            ],
+            &*plain.digest.to_string(),
         ),
     ] {
         let error = Import::new(&manifest(layers), &Limits::default())
@@ -167,6 +184,36 @@ fn bytes_of_another_blob_are_not_taken() {
     // The right bytes are still welcome, and are no bootstrap.
     import.give(&reads[0], bytes).unwrap();
     assert!(matches!(import.step(), Err(ImportError::Bootstrap(_))));
+}
+
+#[test]
+fn layers_with_their_own_metadata_are_asked_for_at_once_and_each_once() {
+    let sized = |size: u64| {
+        let toc = Digest::sha256(b"").to_string();
+        let annotations = [("containerd.io/snapshot/stargz/toc.digest", &*toc)];
+        let mut layer = layer(media_type::LAYER_TAR_GZIP, &annotations);
+        layer.digest = Digest::sha256(&size.to_le_bytes());
+        layer.size = size;
+        layer
+    };
+    let image = manifest(vec![sized(100), sized(1 << 30), sized(100)]);
+    let mut import = Import::new(&image, &Limits::default()).unwrap();
+    let Step::Read(reads) = import.step().unwrap() else {
+        panic!("nothing is there yet");
+    };
+    let ranges: Vec<_> = reads.iter().map(|read| read.range.clone()).collect();
+    assert_eq!(ranges, [0..100, (1 << 30) - (128 << 10)..1 << 30]);
+    let error = import.give(&reads[0], vec![0; 100]).unwrap_err();
+    assert!(
+        matches!(error, ImportError::Layer { layer, .. } if layer == reads[0].blob),
+        "{error}"
+    );
+    let limits = Limits {
+        layer_bytes_max: 100_000,
+        ..Limits::default()
+    };
+    let mut import = Import::new(&image, &limits).unwrap();
+    assert!(matches!(import.step(), Err(ImportError::TooLarge { .. })));
 }
 
 proptest! {

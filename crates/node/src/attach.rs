@@ -13,6 +13,7 @@ use draught_oci::{Manifest, Platform};
 use draught_source::{Repository, Source, SourceError};
 use draught_store::Store;
 use draught_tree::{BlobId, ChunkId, Kind, NodeId, Tree};
+use futures_util::{StreamExt as _, stream};
 
 use crate::place::{PlaceError, Placed, place};
 use crate::record::{
@@ -87,10 +88,12 @@ impl Resolved {
             match import.step().map_err(failed)? {
                 Step::Done(opened) => return Ok(*opened),
                 Step::Read(reads) => {
-                    for read in reads {
-                        let bytes = fetch(&self.repository, &read)
-                            .await
-                            .map_err(|error| AttachError::Fetch(Box::new(error)))?;
+                    let repository = &self.repository;
+                    let mut fetched = stream::iter(reads)
+                        .map(|read| async move { (fetch(repository, &read).await, read) })
+                        .buffer_unordered(READS_AT_ONCE);
+                    while let Some((bytes, read)) = fetched.next().await {
+                        let bytes = bytes.map_err(|error| AttachError::Fetch(Box::new(error)))?;
                         import.give(&read, bytes.into()).map_err(failed)?;
                     }
                 }
@@ -98,6 +101,9 @@ impl Resolved {
         }
     }
 }
+
+/// Pieces of metadata that are fetched at once: some images have one for each layer, and a hundred layers.
+const READS_AT_ONCE: usize = 8;
 
 /// Times that a range of metadata is asked for.
 const ATTEMPTS_MAX: u32 = 4;

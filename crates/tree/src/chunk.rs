@@ -42,7 +42,7 @@ pub enum Compression {
     Lz4Block,
     /// One or more zstd frames.
     Zstd,
-    /// One or more gzip members.
+    /// One or more gzip members. They may decode to more than the extent has: the rest is nobody's.
     Gzip,
 }
 

@@ -14,6 +14,7 @@ mod node;
 mod offset;
 #[cfg(test)]
 mod tests;
+mod unused;
 mod walk;
 
 pub use apply::{ApplyError, Limits};

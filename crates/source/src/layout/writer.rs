@@ -21,6 +21,9 @@ impl Layout {
     /// When the directory is something else, or can't be written.
     pub fn create(dir: &Path) -> Result<Self, SourceError> {
         fs_err::create_dir_all(dir)?;
+        // Who makes a layout at the same time waits for the other to be done. It ends with the descriptor.
+        let lock = fs_err::File::open(dir)?;
+        lock.file().lock()?;
         if fs_err::read_dir(dir)?.next().is_some() {
             return Self::open(dir);
         }

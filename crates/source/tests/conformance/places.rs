@@ -74,6 +74,20 @@ async fn blobs_come_back_as_they_went() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layout_that_many_make_at_once_is_whole_for_all_of_them() {
+    let client = client();
+    for _ in 0..8 {
+        let scratch = Scratch::new();
+        let location = format!("oci:{}:x", scratch.join("layout").display());
+        let location = location.parse().unwrap();
+        let made = (0..8).map(|_| client.create(&location));
+        for made in futures_util::future::join_all(made).await {
+            made.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn ranges_are_the_bytes_asked_for_and_no_others() {
     let client = client();
