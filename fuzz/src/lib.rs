@@ -8,6 +8,7 @@
 
 mod archive;
 mod document;
+mod estargz;
 mod image;
 pub mod mutate;
 mod profile;
@@ -66,6 +67,11 @@ pub const TARGETS: &[Target] = &[
         name: "bootstrap",
         check: rafs::bootstrap,
         seeds: seed::bootstraps,
+    },
+    Target {
+        name: "estargz",
+        check: estargz::layer,
+        seeds: estargz::seeds,
     },
     Target {
         name: "blob",

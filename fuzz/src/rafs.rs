@@ -12,7 +12,7 @@ use draught_tree::{ChunkMap, Compression, Kind};
 const HEADER_BYTES: u64 = 4096;
 
 /// A map whose every chunk lies in its extent and its device, and whose extents lie in their blobs.
-fn check_map(map: &ChunkMap) {
+pub(crate) fn check_map(map: &ChunkMap) {
     for extent in &map.extents {
         let blob = map.blob(extent.blob).expect("an extent names a blob");
         let end = extent.offset.0 + u64::from(extent.stored_bytes);

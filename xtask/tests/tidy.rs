@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["draught-tree", "draught-oci"],
     &["draught-tar", "draught-codec", "draught-profile"],
     &["draught-erofs"],
-    &["draught-rafs"],
+    &["draught-rafs", "draught-estargz"],
     &["draught-importer", "draught-fill", "draught-store"],
     &["draught-mount", "draught-source"],
     &["draught-node", "draught-packer"],
@@ -33,7 +33,7 @@ const LAYERS: &[&[&str]] = &[
 const OUTSIDE: &[&str] = &["draught-fuzz", "draught-testkit", "xtask"];
 
 /// Crates that may spell the name of a lazy format.
-const FORMAT_CRATES: &[&str] = &["rafs", "importer", "packer", "cli", "testkit"];
+const FORMAT_CRATES: &[&str] = &["rafs", "estargz", "importer", "packer", "cli", "testkit"];
 
 /// Names of lazy formats. Sources are cut into words first, so that "drafts" is not one of them.
 const FORMAT_NAMES: &[&str] = &[

@@ -12,6 +12,7 @@
 pub mod compare;
 pub mod containerd;
 pub mod erofs;
+pub mod estargz;
 pub mod facts;
 pub mod fault_proxy;
 pub mod http;
@@ -25,6 +26,7 @@ pub mod registry;
 pub mod scratch;
 
 pub use containerd::Containerd;
+pub use estargz::Estargz;
 pub use fault_proxy::FaultProxy;
 pub use mounted::MountGuard;
 pub use process::Process;

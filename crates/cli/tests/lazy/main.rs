@@ -7,6 +7,7 @@
 
 mod collected;
 mod crowded;
+mod estargz;
 mod failed_start;
 mod failing_disk;
 mod foreign;

@@ -38,17 +38,11 @@ pub(crate) async fn check(
             return Ok(());
         }
     };
-    let Opened {
-        tree,
-        details: Details::Nydus(nydus),
-        ..
-    } = opened;
+    let Opened { tree, details, .. } = opened;
     let mut named: BTreeSet<Digest> = BTreeSet::new();
     let mut wrong: Vec<(ChunkId, Fault)> = Vec::new();
-    for (id, info) in (0..).map(BlobId).zip(&nydus.blobs) {
-        let Some(digest) = tree.map.blob(id).map(|blob| blob.digest) else {
-            continue;
-        };
+    for (id, blob) in (0..).map(BlobId).zip(&tree.map.blobs) {
+        let digest = blob.digest;
         named.insert(digest);
         let Some(layer) = layers.iter().find(|layer| layer.digest == digest) else {
             findings.add(Fault::of(
@@ -58,8 +52,12 @@ pub(crate) async fn check(
             continue;
         };
         reporter.part(format!("blob {digest}"));
-        let checked = tables(repository, layer, &tree.map, id, info, &nydus).await;
-        findings.add_error(&digest, checked.context("check the tables"));
+        if let Details::Nydus(nydus) = &details
+            && let Some(info) = nydus.blobs.get(id.index())
+        {
+            let checked = tables(repository, layer, &tree.map, id, info, nydus).await;
+            findings.add_error(&digest, checked.context("check the tables"));
+        }
         wrong.extend(chunks(repository, layer, &tree.map, id, findings, reporter).await?);
     }
     for layer in layers.iter().filter(|layer| !named.contains(&layer.digest)) {

@@ -43,6 +43,10 @@ pub(crate) async fn check(
             archive::check(repository, &others, &[], findings, reporter).await?;
             content::check(repository, manifest, &blobs, findings, reporter).await
         }
+        Format::Estargz { layers } => {
+            let layers: Vec<_> = layers.into_iter().map(|(layer, _)| layer).collect();
+            content::check(repository, manifest, &layers, findings, reporter).await
+        }
         Format::Plain(_) => {
             let diff_ids = config.map(|config| config.diff_ids).unwrap_or_default();
             archive::check(repository, &manifest.layers, &diff_ids, findings, reporter).await

@@ -10,7 +10,10 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use draught_digest::Algorithm;
 use draught_oci::{Location, Platform, PlatformError};
-use draught_packer::{ConvertOptions, PackOptions, PlatformChoice, convert};
+use draught_packer::{
+    CACHE_LAYERS_DEFAULT, CACHE_LAYERS_MAX, CacheLocation, CacheOptions, ConvertOptions,
+    PackOptions, PlatformChoice, convert,
+};
 use draught_tree::Compression;
 
 use super::report::Report;
@@ -38,6 +41,7 @@ SRC and DST are one of:
 Examples:
   draught convert docker.io/library/python:3.12 127.0.0.1:5000/python:3.12
   draught convert --platform all registry.example/app:1 registry.example/app:1-lazy
+  draught convert --cache registry:registry.example/cache:app SRC registry.example/app:1-lazy
   draught convert --compressor lz4 --chunk-size 256KiB oci:./app oci:./app-lazy
   draught convert docker-archive:app.tar.gz docker-archive:lazy.tar:app:1")]
 pub(crate) struct Args {
@@ -81,6 +85,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PROFILE")]
     prefetch: Option<PathBuf>,
 
+    /// Take layers that were converted before from here, and keep the layers of this conversion here for the
+    /// next one; more than once for several. One of dir:PATH (a directory of its own),
+    /// registry:HOST/REPO:TAG (a tag of its own), inline (the image that DST has now, and the new one)
+    #[arg(long, value_name = "CACHE")]
+    cache: Vec<CacheLocation>,
+
+    /// Layers that each --cache keeps: those that were used last
+    #[arg(long, value_name = "N", default_value_t = CACHE_LAYERS_DEFAULT, value_parser = cache_size)]
+    cache_size: usize,
+
     /// Threads that compress [default: one a processor]
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroUsize>,
@@ -115,6 +129,12 @@ pub(crate) enum Digester {
     Blake3,
     /// SHA-256
     Sha256,
+}
+
+fn cache_size(text: &str) -> Result<usize, String> {
+    let sizes = 1..=CACHE_LAYERS_MAX;
+    let size = text.parse().ok().filter(|size| sizes.contains(size));
+    size.ok_or_else(|| format!("a cache keeps 1 to {CACHE_LAYERS_MAX} layers"))
 }
 
 /// One platform or all of them, as it is typed.
@@ -190,6 +210,10 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
             .platform
             .clone()
             .map_or_else(PlatformChoice::default, PlatformArg::choice),
+        cache: CacheOptions {
+            locations: args.cache.clone(),
+            layers_max: args.cache_size,
+        },
     };
     let start = Instant::now();
     let tracker = Arc::new(Tracker::new(settings.progress));

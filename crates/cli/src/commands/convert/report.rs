@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use draught_oci::Location;
-use draught_packer::{Converted, ConvertedImage};
+use draught_packer::{CacheReport, Converted, ConvertedImage};
 use serde::Serialize;
 
 use crate::output;
@@ -20,6 +20,30 @@ pub(crate) struct Report {
     images: Vec<Image>,
     /// Documents that were carried over as they are.
     carried_over: Vec<String>,
+    /// What the build caches did; null when none was named.
+    cache: Option<Cache>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cache {
+    /// Layers that came from a cache.
+    hits: usize,
+    /// Layers that were packed.
+    misses: usize,
+    caches: Vec<CacheUse>,
+}
+
+#[derive(Debug, Serialize)]
+struct CacheUse {
+    cache: String,
+    /// Layers that were taken from it.
+    hits: usize,
+    /// Layers of this conversion that it has now; null when it could not be written.
+    exported: Option<usize>,
+    /// Layers that it has now altogether.
+    layers: Option<usize>,
+    /// What could not be done.
+    failures: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -44,6 +68,8 @@ struct Layer {
     new_chunks: u64,
     /// Of the blob that it became; 0 for none.
     blob_bytes: u64,
+    /// Whether a build cache had it.
+    cached: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -70,6 +96,7 @@ impl Report {
                 .iter()
                 .map(ToString::to_string)
                 .collect(),
+            cache: converted.cache.as_ref().map(Cache::new),
         }
     }
 
@@ -81,7 +108,7 @@ impl Report {
             let mut rows = vec![head.map(str::to_owned).to_vec()];
             for (index, layer) in image.layers.iter().enumerate() {
                 rows.push(vec![
-                    (index + 1).to_string(),
+                    layer.label(index + 1),
                     layer.entries.to_string(),
                     layer.chunks.to_string(),
                     layer.new_chunks.to_string(),
@@ -128,8 +155,56 @@ impl Report {
                 self.carried_over.len()
             ));
         }
+        if let Some(cache) = &self.cache {
+            text.push_str(&cache.text());
+        }
         let took = Seconds(Duration::from_secs_f64(self.seconds));
         text.push_str(&format!("{}\n{} in {took}\n", self.dst, self.digest));
+        text
+    }
+}
+
+impl Layer {
+    fn label(&self, number: usize) -> String {
+        if self.cached {
+            format!("{number} (cached)")
+        } else {
+            number.to_string()
+        }
+    }
+}
+
+impl Cache {
+    fn new(report: &CacheReport) -> Self {
+        let caches = report.caches.iter().map(|cache| CacheUse {
+            cache: cache.cache.clone(),
+            hits: cache.hits,
+            exported: cache.exported,
+            layers: cache.layers,
+            failures: cache.failures.clone(),
+        });
+        Self {
+            hits: report.hits,
+            misses: report.misses,
+            caches: caches.collect(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{} layers cached, {} packed\n", self.hits, self.misses);
+        for cache in &self.caches {
+            let state = match (cache.exported, cache.layers) {
+                (Some(exported), Some(layers)) => {
+                    format!("{exported} layers of this image in it, {layers} altogether")
+                }
+                _ => "not written".to_owned(),
+            };
+            let (name, hits) = (&cache.cache, cache.hits);
+            text.push_str(&format!("cache {name}: {hits} layers taken, {state}\n"));
+            for failure in &cache.failures {
+                text.push_str(&format!("cache {name}: warning: {failure}\n"));
+            }
+        }
         text
     }
 }
@@ -144,6 +219,7 @@ impl Image {
             chunks: layer.chunks,
             new_chunks: layer.new_chunks,
             blob_bytes: layer.blob_bytes,
+            cached: layer.cached,
         });
         let blobs = image.blobs.iter().map(|(digest, bytes)| Blob {
             digest: digest.to_string(),

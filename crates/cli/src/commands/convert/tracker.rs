@@ -51,6 +51,16 @@ impl draught_packer::Progress for Tracker {
         self.reporter.part(format!("layer {}: {sizes}", layer + 1));
     }
 
+    fn layer_cached(&self, layer: usize, report: &LayerReport) {
+        let size = Size(report.decoded_bytes);
+        self.reporter
+            .part(format!("layer {}: cached, {size}", layer + 1));
+    }
+
+    fn cache_failed(&self, cache: &str, why: &str) {
+        tracing::warn!(cache, why, "a build cache is not used as it should be");
+    }
+
     fn push_started(&self, digest: &Digest, bytes: u64) {
         self.reporter
             .part(format!("push {}, {}", short(digest), Size(bytes)));

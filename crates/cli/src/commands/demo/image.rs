@@ -123,7 +123,7 @@ pub(crate) async fn copy(
     let (source, selector) = client.open(from).await?;
     let manifest = source.image(&selector, &Platform::host()).await?;
     match detect(&manifest) {
-        Format::Plain(_) => {}
+        Format::Plain(_) | Format::Estargz { .. } => {}
         Format::Nydus { .. } => {
             bail!(
                 "compare {from} with a full pull: it is lazy already; name the image that it was made of"

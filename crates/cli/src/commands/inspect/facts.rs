@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
+use draught_digest::Algorithm;
 use draught_importer::{Details, Format, Opened, detect};
 use draught_oci::{ImageConfig, Manifest};
 use draught_source::Repository;
@@ -116,7 +117,7 @@ pub(crate) async fn image(repository: &Repository, image: &Image) -> Result<Imag
         layers: layers(manifest, &format),
         ..of_config(manifest, config.content(), &format)
     };
-    if let Format::Nydus { .. } = format {
+    if let Format::Nydus { .. } | Format::Estargz { .. } = format {
         let opened = open::import(repository, manifest)
             .await
             .with_context(|| format!("read the metadata of {digest}"))?;
@@ -127,14 +128,8 @@ pub(crate) async fn image(repository: &Repository, image: &Image) -> Result<Imag
 
 fn of_config(manifest: &Manifest, config: &ImageConfig, format: &Format) -> ImageFacts {
     let (lazy, why_not_lazy) = match format {
-        Format::Nydus { .. } => (true, None),
-        Format::Plain(plain) => {
-            let kind = plain.lazy_format.unwrap_or("tar");
-            (
-                false,
-                Some(format!("its layers are {kind} archives: convert it first")),
-            )
-        }
+        Format::Nydus { .. } | Format::Estargz { .. } => (true, None),
+        Format::Plain(plain) => (false, Some(plain.why_not_lazy())),
         Format::Unsupported { why } => (false, Some(why.clone())),
     };
     ImageFacts {
@@ -166,6 +161,8 @@ fn layers(manifest: &Manifest, format: &Format) -> Vec<LayerFacts> {
         Format::Nydus { blobs, .. } if blobs.iter().any(|blob| blob.digest == layer.digest) => {
             "data"
         }
+        // Both in one, and an archive too: what is read lazily is the data.
+        Format::Estargz { .. } => "data",
         _ => "archive",
     };
     let facts = manifest.layers.iter().map(|layer| LayerFacts {
@@ -182,8 +179,24 @@ fn content(opened: &Opened) -> ContentFacts {
     let Opened {
         tree,
         prefetch,
-        details: Details::Nydus(nydus),
+        details,
     } = opened;
+    let facts = match details {
+        Details::Nydus(nydus) => ContentFacts {
+            chunk_bytes_max: nydus.chunk_bytes,
+            compressor: compressor(nydus.compression),
+            digester: nydus.digester.name(),
+            metadata_bytes: u64::try_from(nydus.bootstrap.len()).unwrap_or(u64::MAX),
+            ..files(tree)
+        },
+        Details::Estargz(estargz) => ContentFacts {
+            chunk_bytes_max: estargz.chunk_bytes_max,
+            compressor: compressor(Compression::Gzip),
+            digester: Algorithm::Sha256.name(),
+            metadata_bytes: estargz.toc_stored_bytes,
+            ..files(tree)
+        },
+    };
     let map = &tree.map;
     let count = |items: usize| u64::try_from(items).unwrap_or(u64::MAX);
     let mut chunks_of = vec![0_u64; map.blobs.len()];
@@ -209,13 +222,9 @@ fn content(opened: &Opened) -> ContentFacts {
         chunks: count(map.chunks.len()),
         chunk_bytes: map.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum(),
         extents: count(map.extents.len()),
-        chunk_bytes_max: nydus.chunk_bytes,
-        compressor: compressor(nydus.compression),
-        digester: nydus.digester.name(),
-        metadata_bytes: count(nydus.bootstrap.len()),
         prefetch: count(prefetch.len()),
         blobs: blobs.collect(),
-        ..files(tree)
+        ..facts
     }
 }
 
