@@ -234,6 +234,8 @@ impl Engine {
 
     /// Serves an image from now on: its devices, which are served already, can be filled from its blobs.
     pub(crate) fn add_image(&self, image: &Arc<Image>, feeds: Vec<Arc<Feed>>) {
+        // What was read until now was read through others.
+        self.attribute_touches();
         for (served, ranges) in image.devices.iter().zip(&image.ranges) {
             served.add_user(image.id, Arc::clone(ranges));
         }

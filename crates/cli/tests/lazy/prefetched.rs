@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::harness::{Stage, eventually, read_range, succeed};
-use crate::shared::{mount, status_of, umount};
+use crate::shared::{convert, mount, status_of, umount};
 
 /// What the "program" of these tests reads, in this order.
 fn start(stage: &Stage, dir: &Path) {
@@ -160,4 +160,28 @@ fn a_profile_that_was_written_into_an_image_is_prefetched_on_every_node() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("bad.profile"), "{said}");
     assert!(!stage.draught(&["inspect", &target]).status.success());
+}
+
+#[test]
+fn what_was_read_before_a_second_image_came_is_recorded_for_the_first() {
+    let Some(mut stage) = Stage::new() else {
+        return;
+    };
+    let other = stage.registry.reference("other:1");
+    convert(
+        &stage,
+        &stage.files,
+        &["--compressor", "lz4", "--chunk-size", "64KiB"],
+        &other,
+    );
+    stage.start(&[]);
+    let first = mount(&stage, &stage.reference(), "one");
+    start(&stage, &first);
+    // At once, and on the same devices.
+    let _second = mount(&stage, &other, "two");
+    let text = succeed(&stage.draught(&["profile", "export", &stage.reference()]));
+    let touched = stage.readable().iter().rev().step_by(7).count();
+    assert!(text.lines().count() > touched, "{text}");
+    let nothing = stage.draught(&["profile", "export", &other]);
+    assert!(!nothing.status.success(), "{nothing:?}");
 }
