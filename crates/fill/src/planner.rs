@@ -454,6 +454,7 @@ impl<P: Presence> Planner<P> {
         let range = queue.stored(&extents)?;
         let bytes = range.end.saturating_sub(range.start);
         source.under_way += 1;
+        source.is_tried = true;
         self.bytes_under_way += bytes;
         let fetch = FetchId(self.next_fetch);
         self.next_fetch += 1;

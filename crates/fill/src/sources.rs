@@ -18,6 +18,8 @@ pub(crate) struct Source {
     /// Why a fault was given up last, if the source has not delivered since: who comes now is not made
     /// to wait as long as the first was.
     pub(crate) given_up: Option<Failure>,
+    /// Whether anything was asked of it since it last began to rest because faults were given up.
+    pub(crate) is_tried: bool,
     /// How far away it is.
     pub(crate) pace: Pace,
 }
@@ -97,8 +99,12 @@ impl Source {
 
     /// A fault was given up because of it.
     pub(crate) fn give_up(&mut self, now_ms: u64, failure: Failure, settings: &Settings) {
-        let rest_ms = now_ms.saturating_add(settings.backoff_max_ms);
-        self.blocked_until_ms = self.blocked_until_ms.max(rest_ms);
         self.given_up = Some(failure);
+        // It rests once for each time that it was tried: were every fault that is given up to begin the rest
+        // anew, a source with enough readers would never be asked again.
+        if self.is_tried && !self.is_blocked(now_ms) {
+            self.blocked_until_ms = now_ms.saturating_add(settings.backoff_max_ms);
+            self.is_tried = false;
+        }
     }
 }
