@@ -437,23 +437,22 @@ impl<P: Presence> Planner<P> {
 
     fn fetch_of(&mut self, id: FeedId, priority: Priority, now_ms: u64) -> Option<Fetch> {
         let total = (self.under_way.len(), self.bytes_under_way);
-        let queue = self.feeds.get_mut(&id)?;
-        let source = self.sources.get_mut(&queue.source)?;
-        let is_free =
-            source.has_room(priority, total, &self.settings) && !source.is_blocked(now_ms);
-        let first = queue.front(priority)?;
-        if queue.is_present(first, &self.presence) {
+        let mut first = self.feeds.get_mut(&id)?.front(priority)?;
+        while self.feeds.get(&id)?.is_present(first, &self.presence) {
             // It came from elsewhere in the meantime.
             self.settle_filled(id, first);
-            return self.fetch_of(id, priority, now_ms);
+            first = self.feeds.get_mut(&id)?.front(priority)?;
         }
-        if !is_free {
+        let queue = self.feeds.get_mut(&id)?;
+        let source = self.sources.get_mut(&queue.source)?;
+        if !source.has_room(priority, total, &self.settings) || source.is_blocked(now_ms) {
             return None;
         }
         let extents = queue.take(first, priority, &self.settings, &self.presence)?;
         let range = queue.stored(&extents)?;
         let bytes = range.end.saturating_sub(range.start);
         source.under_way += 1;
+        source.bytes_under_way += bytes;
         source.is_tried = true;
         self.bytes_under_way += bytes;
         let fetch = FetchId(self.next_fetch);
@@ -515,6 +514,7 @@ impl<P: Presence> Planner<P> {
         };
         if let Some(source) = self.sources.get_mut(&source_id) {
             source.under_way = source.under_way.saturating_sub(1);
+            source.bytes_under_way = source.bytes_under_way.saturating_sub(bytes);
             if failures.is_empty() {
                 source.pace.note(bytes, now_ms.saturating_sub(since_ms));
             }

@@ -21,9 +21,11 @@ pub struct Settings {
     /// The same from a source that is far away, where each takes its time and bytes are few: more wait side by
     /// side. As many as two browsers open.
     pub far_fetches_per_source_max: usize,
-    /// Fetches under way in all, but that a source without any may always start one.
+    /// Fetches under way in all, but that a source without any may always start one: as many as two sources
+    /// that are far away have.
     pub fetches_max: usize,
-    /// Stored bytes under way in all, from which on no fetch is started, likewise: what is held in memory.
+    /// Stored bytes under way in all, from which on no fetch is started, likewise: what is held in memory. One
+    /// source has half of that.
     pub bytes_under_way_max: u64,
     /// Stored bytes of a fetch, unless one extent alone is larger: beyond this a larger request is no
     /// faster, and its first reader waits for all of it.
@@ -64,7 +66,7 @@ impl Default for Settings {
             attempts_max: 3,
             fetches_per_source_max: 12,
             far_fetches_per_source_max: 24,
-            fetches_max: 24,
+            fetches_max: 48,
             bytes_under_way_max: 24 << 20,
             fetch_bytes_max: 1 << 20,
             background_fetch_bytes_max: 4 << 20,

@@ -11,6 +11,8 @@ pub(crate) struct Source {
     pub(crate) feeds: usize,
     /// Fetches under way.
     pub(crate) under_way: usize,
+    /// Stored bytes of these.
+    pub(crate) bytes_under_way: u64,
     /// No fetch before this time.
     pub(crate) blocked_until_ms: u64,
     /// Failures in a row.
@@ -42,15 +44,17 @@ impl Source {
         if self.under_way == 0 && priority == Priority::Demand {
             return true;
         }
-        if bytes >= settings.bytes_under_way_max {
+        // No source takes what others need: half of the bytes is for them.
+        let bytes_max = settings.bytes_under_way_max;
+        if bytes >= bytes_max || self.bytes_under_way >= bytes_max / 2 {
             return false;
         }
-        let (own, all) = if self.pace.is_far(settings) {
-            let own = settings.far_fetches_per_source_max;
-            (own, settings.fetches_max.max(own * 2))
+        let own = if self.pace.is_far(settings) {
+            settings.far_fetches_per_source_max
         } else {
-            (settings.fetches_per_source_max, settings.fetches_max)
+            settings.fetches_per_source_max
         };
+        let all = settings.fetches_max;
         // What nobody waits for leaves room for those that somebody will wait for.
         let (own, all) = match priority {
             Priority::Demand => (own, all),

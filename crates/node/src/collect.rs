@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use draught_store::{Device, DeviceKey};
+use draught_store::{Device, DeviceError, DeviceKey};
 
 use crate::catalog::{Catalog, keys, read_feeds};
 use crate::control::{DfImage, DfReport, OverLimit, Removed};
@@ -178,10 +179,15 @@ impl Mounts {
                 return Ok(());
             }
             let usage = worker.store.device_usage(&key);
-            worker
-                .store
-                .remove_device(&key)
-                .map_err(|error| MountError::Remove(std::io::Error::other(error)))?;
+            match worker.store.remove_device(&key) {
+                Ok(()) => {}
+                Err(DeviceError::InUse { .. }) => {
+                    // By a fetch that its image did not live to see the end of.
+                    self.uncollected.store(true, Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(error) => return Err(MountError::Remove(std::io::Error::other(error))),
+            }
             removed.devices += 1;
             removed.bytes += usage.map_or(0, |usage| usage.data_bytes + usage.map_bytes);
             return Ok(());
@@ -242,6 +248,14 @@ impl Mounts {
         }
         removed += self.evict_with(worker, &mut catalog)?;
         Ok(removed)
+    }
+
+    /// Collects what an earlier collection had to leave.
+    pub(crate) fn collect_rest(&self, worker: &Worker) -> Result<(), MountError> {
+        if self.uncollected.swap(false, Ordering::Relaxed) {
+            self.gc(worker, None)?;
+        }
+        Ok(())
     }
 
     /// Removes images whose records can't be read and that nobody uses.

@@ -164,11 +164,11 @@ impl Filling<'_> {
         let Some(device) = run.device.take() else {
             return;
         };
-        let range = run.start..run.end();
-        debug_assert!(range.end % BLOCK_BYTES == 0, "runs are whole blocks");
-        let written = device
-            .write(run.start, &run.bytes)
-            .and_then(|()| device.mark_present(range));
+        debug_assert!(
+            run.end().is_multiple_of(BLOCK_BYTES),
+            "runs are whole blocks"
+        );
+        let written = device.fill(run.start, &run.bytes);
         if let Err(error) = written {
             let failure = match error {
                 WriteError::NoSpace { .. } => Failure::NoSpace,

@@ -189,7 +189,8 @@ impl Image {
 
     /// When nothing can be missing any more, the kernel reads ahead as it does everywhere.
     pub(crate) fn read_ahead_as_usual(&self) {
-        if self.devices.iter().any(|served| served.is_marked()) {
+        let lacks = |served: &Arc<Served>| served.is_marked() || !served.is_complete();
+        if self.devices.iter().any(lacks) {
             return;
         }
         for readahead in self.readahead.lock().drain(..) {

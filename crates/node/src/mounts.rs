@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use draught_fill::{DeviceId, FeedId, ImageId};
@@ -78,6 +78,8 @@ pub(crate) struct Mounts {
     /// Held while anything is placed in the store or removed from it.
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) inner: Mutex<Inner>,
+    /// Whether a collection left something that was in use.
+    pub(crate) uncollected: AtomicBool,
     next_id: AtomicU32,
 }
 
@@ -133,6 +135,7 @@ impl Mounts {
             attaching: Attaching::default(),
             catalog: Mutex::default(),
             inner: Mutex::default(),
+            uncollected: AtomicBool::new(false),
             next_id: AtomicU32::new(0),
         }
     }
@@ -187,7 +190,13 @@ impl Mounts {
             let name = catalog.new_name(&worker.store, &resolved.digest);
             let kept = {
                 let known = worker.deduplicate.then_some(&worker.store);
-                keep(&opened, &hot, &resolved.digest, name, &worker.store, known).map_err(failed)?
+                keep(&opened, &hot, &resolved.digest, name, &worker.store, known).map_err(
+                    |error| {
+                        // Devices that it had made already are nobody's.
+                        self.uncollected.store(true, Ordering::Relaxed);
+                        failed(error)
+                    },
+                )?
             };
             drop(opened);
             catalog.insert(&worker.store, &kept.name, &kept.record);

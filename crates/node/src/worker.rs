@@ -254,9 +254,10 @@ impl Worker {
         if let Err(error) = self.store.sync_images() {
             tracing::warn!(%error, "files of images could not be made durable");
         }
-        if let Err(error) = self.mounts.evict(self) {
+        let evicted = self.mounts.evict(self).map(drop);
+        if let Err(error) = evicted.and_then(|()| self.mounts.collect_rest(self)) {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "evicting images failed");
+            tracing::warn!(error, "collecting failed");
         }
     }
 

@@ -1,7 +1,9 @@
 //! The store loses its index, its daemon, or its images, and never a byte of what is left.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use draught_testkit::fault_proxy::{Fault, Rule};
 use draught_testkit::{need, registry};
 
 use crate::harness::{Numbers, Stage, children, eventually, kill, succeed};
@@ -87,6 +89,7 @@ fn images_that_come_and_go_while_workers_are_killed_leave_no_wrong_byte_and_noth
     let keeper = stage.keeper();
     let dir = stage.scratch.dir("other-mnt");
     let at = dir.to_str().unwrap();
+    let compared = std::sync::atomic::AtomicU64::new(0);
     let reads = stage.read_during(4, || {
         let mut numbers = Numbers::new(3);
         for _ in 0..KILLS {
@@ -103,6 +106,7 @@ fn images_that_come_and_go_while_workers_are_killed_leave_no_wrong_byte_and_noth
                 let own = fs_err::read(dir.join("own"));
                 if let Ok(own) = own {
                     assert!(own == files["own"], "own has other bytes");
+                    compared.fetch_add(1, Ordering::Relaxed);
                 }
                 let _unmounted = stage.draught(&["umount", at]);
                 let _removed = stage.draught(&["rm", &other]);
@@ -113,7 +117,11 @@ fn images_that_come_and_go_while_workers_are_killed_leave_no_wrong_byte_and_noth
             });
         }
     });
-    need::say(&format!("{KILLS} kills under {reads} reads"));
+    let compared = compared.into_inner();
+    need::say(&format!(
+        "{KILLS} kills under {reads} reads, {compared} of the other image"
+    ));
+    assert!(compared > KILLS / 4, "{compared}");
     stage.assert_all_right();
     let _unmounted = stage.draught(&["umount", at]);
     let _removed = stage.draught(&["rm", &other]);
@@ -172,9 +180,19 @@ fn status_and_metrics_say_how_an_image_is_served_and_why() {
     let name = stage.readable()[0].to_owned();
     assert!(stage.read(&name).unwrap());
     let text = succeed(&stage.draught(&["status", &stage.reference()]));
-    for word in ["fanotify", "lazy", "present", "drawn", "waits"] {
-        assert!(text.contains(word), "{word} in {text}");
+    let says = |name: &str| {
+        let mut lines = text.lines();
+        let line = lines.find_map(|line| Some(line.strip_prefix(name)?.trim_start().to_owned()));
+        line.unwrap_or_else(|| panic!("{name} in {text}"))
+    };
+    assert_eq!(
+        (says("transport"), says("lazy")),
+        ("fanotify".to_owned(), "yes".to_owned())
+    );
+    for some in ["present", "drawn", "waits"] {
+        assert!(!says(some).starts_with('0'), "{some} in {text}");
     }
+    assert_eq!(says("last error"), "none");
     let page = succeed(&stage.draught(&["metrics"]));
     let reference = format!("ref=\"{}\"", stage.reference());
     for metric in [
@@ -201,9 +219,11 @@ fn status_and_metrics_say_how_an_image_is_served_and_why() {
     std::thread::scope(|scope| {
         scope.spawn(|| stage.read(&unread));
         eventually("the error is told", || {
-            let text = succeed(&stage.draught(&["status", &stage.reference()]));
-            text.contains("connection") || text.contains("answered") || text.contains("error")
+            stage.status()["mounts"][0]["last_error"].is_string()
         });
+        let told = stage.status()["mounts"][0]["last_error"].clone();
+        let text = succeed(&stage.draught(&["status", &stage.reference()]));
+        assert!(text.contains(told.as_str().unwrap()), "{told} in {text}");
         stage.registry.proxy().come_up();
     });
     let missing = stage.draught(&["status", "no.such/image:1"]);
@@ -212,4 +232,35 @@ fn status_and_metrics_say_how_an_image_is_served_and_why() {
         String::from_utf8_lossy(&missing.stderr).contains("no.such/image:1"),
         "{missing:?}"
     );
+}
+
+#[test]
+fn an_image_is_removed_while_its_last_fetch_is_still_under_way() {
+    let Some(mut stage) = Stage::new() else {
+        return;
+    };
+    stage.start(&[]);
+    let reference = stage.reference();
+    let dir = stage.mountpoint.to_str().unwrap().to_owned();
+    succeed(&stage.draught(&["mount", &reference, &dir]));
+    succeed(&stage.umount());
+    let hung = stage
+        .registry
+        .proxy()
+        .inject(Rule::new(Fault::Hang).on_blobs());
+    succeed(&stage.draught(&["mount", "--prefetch", "all", &reference, &dir]));
+    eventually("something is fetched", || {
+        let page = succeed(&stage.draught(&["metrics"]));
+        let none = "draught_fetches_under_way 0\n";
+        !page.contains(none)
+    });
+    succeed(&stage.umount());
+    succeed(&stage.draught(&["rm", &reference]));
+    stage.registry.proxy().lift(hung);
+    stage.registry.proxy().cut_connections();
+    eventually("its devices are gone", || {
+        devices(&stage, "data").is_empty()
+    });
+    succeed(&stage.mount());
+    stage.assert_all_right();
 }

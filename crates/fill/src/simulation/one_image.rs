@@ -533,3 +533,38 @@ fn what_lies_around_a_miss_is_fetched_along_from_a_far_source_within_limits() {
     // What is free, and four times what was missed; no more, though the blob has 20 MB.
     assert!((2_000_000..5_500_000).contains(&far_bytes), "{far_bytes}");
 }
+
+#[test]
+fn a_far_source_that_has_all_it_may_leaves_a_near_one_what_it_needs() {
+    let settings = Settings::default();
+    // Extents of 600 kB, none near the next.
+    let mut world = World::with(2, settings, |_| {
+        map(2000, 600_000, |index| (0, u64::from(index) * 2))
+    });
+    world.planner.expect_latency(SourceId(0), 200);
+    for fault in 0..200 {
+        world.fault(0, 0, fault * 20..fault * 20 + 1, fault);
+    }
+    let far = world.fetches(0);
+    let bytes: u64 = far.iter().map(|it| it.range.end - it.range.start).sum();
+    assert!(far.len() > settings.fetches_per_source_max, "{}", far.len());
+    assert!(bytes < settings.bytes_under_way_max / 2 + settings.fetch_bytes_max);
+    for fault in 0..200 {
+        world.fault(0, 1, fault * 20..fault * 20 + 1, 1000 + fault);
+    }
+    let near = world.fetches(0);
+    assert_eq!(near.len(), settings.fetches_per_source_max);
+    assert!(near.iter().all(|fetch| fetch.feed == FeedId(1)));
+}
+
+#[test]
+fn a_long_queue_of_what_came_from_elsewhere_is_passed_at_once() {
+    let mut world = World::new(1, 300_000, Settings::default());
+    let all = 0..300_000;
+    world
+        .planner
+        .prefetch(FeedId(0), all.clone(), Priority::Background);
+    world.write(0, all, FeedId(0));
+    assert_eq!(world.fetches(0), []);
+    assert_eq!(world.planner.outlook().extents_queued, [0; 3]);
+}

@@ -164,10 +164,7 @@ impl Model {
                 self.under_way.push(fetch);
             }
             let settings = Settings::default();
-            let most = settings
-                .fetches_max
-                .max(2 * settings.far_fetches_per_source_max);
-            assert!(self.under_way.len() <= most + self.places.len());
+            assert!(self.under_way.len() <= settings.fetches_max + self.places.len());
             let Some(ready) = self.world.planner.next_ready() else {
                 return;
             };

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::bits::{self, Bits, narrow, widen};
+use super::claims::Claims;
 use super::format::{Area, BLOCK_BYTES, BootId, SECTOR_WORDS, sectors_of};
 use super::map::{Loaded, Map};
 use super::storage::Storage;
@@ -15,7 +16,7 @@ use crate::error::{WriteError, is_no_space};
 
 /// A device's data and map over any [`Storage`].
 ///
-/// Locks are taken in the order of the fields: `syncing`, then `durable`.
+/// Locks are taken in the order of the fields: `syncing`, then claims, then `durable`.
 #[derive(Debug)]
 pub(super) struct Blocks<S> {
     /// The data file's path, for errors.
@@ -30,6 +31,7 @@ pub(super) struct Blocks<S> {
     pub(super) map_is_unsynced: AtomicBool,
     /// Held for a whole synchronization: two would write each other's durable bits backwards.
     pub(super) syncing: Mutex<()>,
+    pub(super) claims: Claims,
     /// The bits known to be durable. Held while the map file is written and while `present` changes, so
     /// that the words in the file change in the order of those in memory.
     pub(super) durable: Mutex<Vec<u64>>,
@@ -106,6 +108,7 @@ impl<S: Storage> Blocks<S> {
             poisoned: AtomicBool::new(false),
             map_is_unsynced: AtomicBool::new(true),
             syncing: Mutex::new(()),
+            claims: Claims::default(),
             durable: Mutex::new(durable),
         }
     }
@@ -144,6 +147,17 @@ impl<S: Storage> Blocks<S> {
 
     pub(super) fn bytes_durable(&self) -> u64 {
         bits::count(&self.durable.lock()) * BLOCK_BYTES
+    }
+
+    /// Writes and marks present, as one step as far as punching is concerned: between the two, a hole would be
+    /// made that the mark then shows.
+    pub(super) fn fill(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
+        let range = offset..offset.saturating_add(widen(bytes.len()));
+        self.writable(range.clone())?;
+        let blocks = [self.touched(range.clone())];
+        let _claim = self.claims.to_fill(&blocks);
+        self.write(offset, bytes)?;
+        self.mark_present(range)
     }
 
     pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {

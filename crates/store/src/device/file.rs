@@ -77,6 +77,17 @@ impl Device {
         self.blocks.missing(range)
     }
 
+    /// Writes bytes that were verified at `offset`, which is a multiple of a block, and says that they are
+    /// present: [`write`](Self::write) and [`mark_present`](Self::mark_present) in one, during which none of
+    /// the blocks is [punched](Self::punch).
+    ///
+    /// # Errors
+    ///
+    /// As these.
+    pub fn fill(&self, offset: u64, bytes: &[u8]) -> Result<(), WriteError> {
+        self.blocks.fill(offset, bytes)
+    }
+
     /// Writes `bytes` at `offset`, which is a multiple of a block. What remains of the last block is
     /// written as zeros. No block becomes present by this: see [`mark_present`](Self::mark_present).
     ///
@@ -144,9 +155,9 @@ impl Device {
     /// that were present. First they are not present any more, here and durably, and then the holes are
     /// made: no crash shows zeros as present.
     ///
-    /// Other blocks may be read and filled meanwhile. These must not: the caller sees to it that no mounted
-    /// image refers to them, that nobody fills them while this runs, and that nobody is given their places
-    /// as present ones. They can be filled again afterwards.
+    /// Other blocks may be read and filled meanwhile. Who [fills](Self::fill) these waits, and has them
+    /// present again afterwards. The caller sees to it that no mounted image refers to them, that nobody is
+    /// between a [`write`](Self::write) and its mark, and that nobody is given their places as present ones.
     ///
     /// # Errors
     ///

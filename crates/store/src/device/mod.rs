@@ -2,6 +2,7 @@
 
 mod bits;
 mod blocks;
+mod claims;
 mod file;
 mod format;
 mod glimpse;

@@ -29,6 +29,7 @@ impl<S: Storage> Blocks<S> {
         if blocks.is_empty() {
             return Ok(0);
         }
+        let _claim = self.claims.to_punch(&blocks);
         let taken_back = self.take_back(&blocks)?;
         self.map
             .sync()
