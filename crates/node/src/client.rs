@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::control::{
-    DaemonStatus, DfReport, LINE_BYTES_MAX, MountRequest, MountStatus, Removed, Reply, Request,
+    DaemonStatus, DfReport, MountRequest, MountStatus, REPLY_BYTES_MAX, Removed, Reply, Request,
 };
 use crate::layout::Layout;
 use crate::trace::ImageTrace;
@@ -109,7 +109,7 @@ impl Client {
         }
         let mut answer = Vec::new();
         match BufReader::new(stream)
-            .take(LINE_BYTES_MAX)
+            .take(REPLY_BYTES_MAX)
             .read_until(b'\n', &mut answer)
         {
             // The worker died with our request; the next one takes it again.

@@ -10,8 +10,10 @@ use crate::state::Origin;
 use crate::trace::ImageTrace;
 use crate::transport::Transport;
 
-/// Longest request or reply in bytes: a list of some thousands of mounts.
-pub(crate) const LINE_BYTES_MAX: u64 = 16 << 20;
+/// Longest request in bytes: a large profile.
+pub(crate) const REQUEST_BYTES_MAX: u64 = 16 << 20;
+/// Longest reply in bytes: what happened to an image of some million files.
+pub(crate) const REPLY_BYTES_MAX: u64 = 512 << 20;
 
 /// What a command asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use crate::control::{LINE_BYTES_MAX, Reply, Request};
+use crate::control::{REQUEST_BYTES_MAX, Reply, Request};
 use crate::worker::Worker;
 
 /// Commands that are served at once; more wait in the socket's backlog.
@@ -46,7 +46,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, listener: OwnedFd) -> std::io::Re
 async fn converse(worker: &Arc<Worker>, stream: UnixStream) -> std::io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut line = Vec::new();
-    let mut reader = BufReader::new(reader.take(LINE_BYTES_MAX));
+    let mut reader = BufReader::new(reader.take(REQUEST_BYTES_MAX));
     reader.read_until(b'\n', &mut line).await?;
     let (reply, after) = match serde_json::from_slice::<Request>(&line) {
         Ok(request) => Box::pin(worker.handle(request)).await,

@@ -8,18 +8,18 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::bits::narrow;
-use super::blocks::Blocks;
-use super::format::{BLOCK_BYTES, BootId, Distrust, Identity};
-use super::map::Map;
-use super::sim::{
+use super::super::bits::narrow;
+use super::super::blocks::Blocks;
+use super::super::format::{BLOCK_BYTES, BootId, Distrust, Identity};
+use super::super::map::Map;
+use super::super::sim::{
     Content, Contents, Disk, Event, Failure, History, Hook, Random, SimStorage, Told, Which,
 };
-use super::storage::{FileStorage, Storage};
+use super::super::storage::{FileStorage, Storage};
 use crate::error::WriteError;
 use crate::key::DeviceKey;
 
-type SimBlocks = Blocks<SimStorage>;
+pub(super) type SimBlocks = Blocks<SimStorage>;
 
 /// Three sectors of bits per area, the last word of them in part.
 const BLOCKS: u64 = 2 * 63 * 64 + 70;
@@ -48,12 +48,12 @@ fn byte_range(blocks: &Range<u64>) -> Range<u64> {
     blocks.start * BLOCK_BYTES..blocks.end * BLOCK_BYTES
 }
 
-fn holds(data: &Content, block: u64) -> bool {
+pub(super) fn holds(data: &Content, block: u64) -> bool {
     let bytes = block_bytes(block);
     (0..8).all(|sector| data.sector(block * 8 + sector) == bytes[..512])
 }
 
-fn present(blocks: &SimBlocks) -> Vec<u64> {
+pub(super) fn present(blocks: &SimBlocks) -> Vec<u64> {
     let end = blocks.bytes();
     let mut present = Vec::new();
     let mut start = 0;
@@ -78,21 +78,25 @@ fn create(disk: &Disk, boot: BootId) -> SimBlocks {
     Blocks::create(Path::new("sim"), disk.file(Which::Data), map, boot).unwrap()
 }
 
-fn fill(blocks: &SimBlocks, disk: &Disk, filled: &Range<u64>) -> Result<(), WriteError> {
+pub(super) fn fill(blocks: &SimBlocks, disk: &Disk, filled: &Range<u64>) -> Result<(), WriteError> {
     disk.note(Told::Filling(filled.clone()));
     blocks.fill(filled.start * BLOCK_BYTES, &range_bytes(filled))?;
     disk.note(Told::Marked(filled.clone()));
     Ok(())
 }
 
-fn sync(blocks: &SimBlocks, disk: &Disk) -> Result<(), WriteError> {
+pub(super) fn sync(blocks: &SimBlocks, disk: &Disk) -> Result<(), WriteError> {
     let promised = present(blocks);
     blocks.sync()?;
     disk.note(Told::Durable(promised));
     Ok(())
 }
 
-fn punch(blocks: &SimBlocks, disk: &Disk, punched: &[Range<u64>]) -> Result<u64, WriteError> {
+pub(super) fn punch(
+    blocks: &SimBlocks,
+    disk: &Disk,
+    punched: &[Range<u64>],
+) -> Result<u64, WriteError> {
     disk.note(Told::Punching(punched.to_vec()));
     let ranges: Vec<_> = punched.iter().map(byte_range).collect();
     let bytes = blocks.punch(&ranges)?;
@@ -473,7 +477,7 @@ proptest! {
     }
 }
 
-fn new_world() -> (Disk, SimBlocks) {
+pub(super) fn new_world() -> (Disk, SimBlocks) {
     let mut contents = Contents::default();
     contents.data.len = IDENTITY.bytes;
     let disk = Disk::new(contents, 1);
@@ -778,53 +782,4 @@ fn the_first_block_of_each_word_and_sector_has_its_own_bit() {
     sync(&blocks, &disk).unwrap();
     assert_eq!(present(&open(&disk, boot(1)).unwrap()), edges);
     assert_eq!(narrow(blocks.bytes_durable() / BLOCK_BYTES), edges.len());
-}
-
-#[test]
-fn a_filesystem_without_holes_is_named_and_blocks_are_taken_back_all_the_same() {
-    let (disk, blocks) = new_world();
-    fill(&blocks, &disk, &(0..4)).unwrap();
-    sync(&blocks, &disk).unwrap();
-    disk.forbid_punching();
-    let error = punch(&blocks, &disk, std::slice::from_ref(&(1..3))).unwrap_err();
-    assert!(matches!(error, WriteError::NoHoles { .. }), "{error}");
-    assert_eq!(present(&blocks), [0, 3]);
-    fill(&blocks, &disk, &(1..3)).unwrap();
-    assert_eq!(present(&blocks), [0, 1, 2, 3]);
-}
-
-/// Fills a block in a thread of its own, from the middle of a punch that has taken it back and has not made
-/// the hole yet; gives that thread time to be done, if nothing holds it.
-#[test]
-fn who_fills_what_is_being_punched_comes_after_the_hole() {
-    let (disk, blocks) = new_world();
-    let blocks = Arc::new(blocks);
-    fill(&blocks, &disk, &(0..8)).unwrap();
-    sync(&blocks, &disk).unwrap();
-    let (begun, done) = std::sync::mpsc::channel();
-    let (filling, device) = (Arc::clone(&blocks), disk.clone());
-    let late = move || {
-        let (tell, told) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let filled = fill(&filling, &device, &(2..4));
-            let _nobody_waits = tell.send(());
-            filled
-        });
-        let _held_back = told.recv_timeout(std::time::Duration::from_millis(100));
-        begun.send(thread).unwrap();
-    };
-    disk.set_hook(Some(Hook {
-        which: Which::Map,
-        before: true,
-        action: Box::new(late),
-    }));
-    punch(&blocks, &disk, std::slice::from_ref(&(0..6))).unwrap();
-    done.recv().unwrap().join().unwrap().unwrap();
-    assert_eq!(present(&blocks), [2, 3, 6, 7]);
-    let data = disk.now().data;
-    assert!(
-        present(&blocks)
-            .into_iter()
-            .all(|block| holds(&data, block))
-    );
 }

@@ -1,0 +1,4 @@
+//! Devices on a simulated disk.
+
+mod lives;
+mod punching;
