@@ -257,6 +257,16 @@ pub enum SourceError {
         /// With the path in it.
         source: io::Error,
     },
+    /// A place that is not one of ours, see [`BlobBackend`](crate::BlobBackend).
+    #[error("{what} failed")]
+    Backend {
+        /// What was done, and where.
+        what: String,
+        /// What it means.
+        class: Class,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A task of ours was cancelled: the program is ending.
     #[error("the program is shutting down")]
     Cancelled,
@@ -325,6 +335,7 @@ impl SourceError {
                 Class::NotFound
             }
             Self::Io { source } => class_of_io(source),
+            Self::Backend { class, .. } => *class,
             Self::Cancelled => Class::Unavailable { retry_after: None },
             Self::RangeIgnored { .. }
             | Self::RangeTooLong { .. }

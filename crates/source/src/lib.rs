@@ -1,9 +1,10 @@
-//! This crate is where blobs come from and go to: registries, OCI layouts, docker archives; with
-//! credentials and retries.
+//! This crate is where blobs come from and go to: registries, OCI layouts, docker archives, object stores;
+//! with credentials and retries.
 //!
 //! A [`Client`] holds what all share: connections, tokens, [`Settings`]. It opens a [`draught_oci::Location`]
 //! as a [`Repository`], the one seam over a repository of a registry, an OCI layout and a docker archive.
-//! [`Source`] is the part of it that lazy reading needs.
+//! [`Source`] is the part of it that lazy reading needs, [`BlobBackend`] what writing blobs needs. An [`ObjectStore`]
+//! is a place for blobs alone: a bucket, or a directory.
 //!
 //! What is decided here:
 //! * **Nothing unverified looks verified.** Manifests and documents are checked before they are parsed. A
@@ -20,11 +21,13 @@
 //!   constants beside [`Settings`]. Whole blobs and short requests to a host wait in different queues.
 //!
 //! Origin: OCI distribution specification v1.1; docker's "Token Authentication Specification"; RFC 9110
-//! for ranges; docker's and containers/image's formats of credential files.
+//! for ranges; the REST interfaces of Amazon S3 and Alibaba OSS; docker's and containers/image's formats of credential files.
 #![forbid(unsafe_code)]
 
 mod archive;
 mod auth;
+mod backend;
+mod blobs;
 mod blocking;
 mod credentials;
 mod error;
@@ -33,6 +36,7 @@ mod image;
 mod layout;
 mod listing;
 mod local;
+mod object;
 mod payload;
 mod registry;
 mod repository;
@@ -42,10 +46,16 @@ mod settings;
 mod stream;
 
 pub use archive::Archive;
+pub use backend::BlobBackend;
+pub use blobs::Blobs;
 pub use blocking::BlobReader;
 pub use credentials::{Credential, CredentialError, CredentialFiles};
 pub use error::{Class, SourceError, TlsError};
 pub use layout::Layout;
+pub use object::{
+    BackendLocation, BackendLocationError, ObjectCredentials, ObjectError, ObjectStore, PART_BYTES,
+    PARTS_AT_ONCE,
+};
 pub use payload::{Payload, Pushed};
 pub use registry::{Client, RegistryRepository};
 pub use repository::{Repository, Source};

@@ -21,6 +21,9 @@ pub enum Payload {
     Bytes(Bytes),
     /// A whole file.
     File(PathBuf),
+    /// The same, of a file without a name that this process alone can write, and that it has digested while it
+    /// wrote it: the path is that of its descriptor. It need not be digested again, and can be given a name.
+    Spooled(PathBuf),
 }
 
 /// How a blob came to be where it was pushed.
@@ -42,7 +45,9 @@ impl Payload {
     pub(crate) async fn len(&self) -> Result<u64, SourceError> {
         match self {
             Self::Bytes(bytes) => Ok(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
-            Self::File(path) => Ok(fs_err::tokio::metadata(path).await?.len()),
+            Self::File(path) | Self::Spooled(path) => {
+                Ok(fs_err::tokio::metadata(path).await?.len())
+            }
         }
     }
 
@@ -50,7 +55,15 @@ impl Payload {
     pub(crate) fn open(&self) -> Result<Box<dyn io::Read + '_>, SourceError> {
         Ok(match self {
             Self::Bytes(bytes) => Box::new(bytes.as_ref()),
-            Self::File(path) => Box::new(fs_err::File::open(path)?),
+            Self::File(path) | Self::Spooled(path) => Box::new(fs_err::File::open(path)?),
+        })
+    }
+
+    /// The same, on its own.
+    pub(crate) fn into_read(self) -> Result<Box<dyn io::Read + Send>, SourceError> {
+        Ok(match self {
+            Self::Bytes(bytes) => Box::new(io::Cursor::new(bytes)),
+            Self::File(path) | Self::Spooled(path) => Box::new(fs_err::File::open(path)?),
         })
     }
 
@@ -63,7 +76,7 @@ impl Payload {
                 let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(all.len());
                 Body::Bytes(all.slice(at(range.start)..at(range.end)))
             }
-            Self::File(path) => Body::File {
+            Self::File(path) | Self::Spooled(path) => Body::File {
                 path: path.clone(),
                 offset: range.start,
                 bytes,

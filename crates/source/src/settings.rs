@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::credentials::CredentialFiles;
+use crate::object::ObjectCredentials;
 
 /// How long a connection (name, TCP, TLS) may take. A registry that needs longer is down for our purposes.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +75,8 @@ pub struct Settings {
     pub tls_ca: Vec<PathBuf>,
     /// Where credentials are.
     pub credentials: CredentialFiles,
+    /// Where credentials of object stores are.
+    pub object_credentials: ObjectCredentials,
     /// See [`CONNECT_TIMEOUT`].
     pub connect_timeout: Duration,
     /// See [`STALL_TIMEOUT`].
@@ -99,6 +102,7 @@ impl Default for Settings {
             loopback_tls: Vec::new(),
             tls_ca: Vec::new(),
             credentials: CredentialFiles::none(),
+            object_credentials: ObjectCredentials::none(),
             connect_timeout: CONNECT_TIMEOUT,
             stall_timeout: STALL_TIMEOUT,
             commit_timeout: COMMIT_TIMEOUT,
@@ -116,6 +120,7 @@ impl Settings {
     pub fn from_env() -> Self {
         Self {
             credentials: CredentialFiles::from_env(),
+            object_credentials: ObjectCredentials::from_env(),
             scratch_dir: std::env::var_os("TMPDIR")
                 .map_or_else(|| SCRATCH_DIR.into(), PathBuf::from),
             ..Self::default()

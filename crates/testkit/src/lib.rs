@@ -23,6 +23,7 @@ pub mod net;
 pub mod nydus;
 pub mod process;
 pub mod registry;
+pub mod s3;
 pub mod scratch;
 
 pub use containerd::Containerd;
@@ -31,4 +32,5 @@ pub use fault_proxy::FaultProxy;
 pub use mounted::MountGuard;
 pub use process::Process;
 pub use registry::{TestRegistry, docker_registry, registry, registry_in};
+pub use s3::S3Server;
 pub use scratch::Scratch;

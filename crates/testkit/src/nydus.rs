@@ -61,13 +61,29 @@ impl Nydus {
         work: &Path,
         dir: &Path,
     ) -> anyhow::Result<Served> {
+        let backend = serde_json::json!({ "type": "localfs", "config": { "dir": blobs } });
+        self.serve_from(bootstrap, &backend, work, dir)
+    }
+
+    /// The same, with the data blobs in a backend that is described as `nydusd` wants it.
+    ///
+    /// # Errors
+    ///
+    /// As [`serve`](Self::serve).
+    pub fn serve_from(
+        &self,
+        bootstrap: &Path,
+        backend: &serde_json::Value,
+        work: &Path,
+        dir: &Path,
+    ) -> anyhow::Result<Served> {
         /// The machine may be busy with other tests.
         const MOUNT_MAX: Duration = Duration::from_secs(30);
         let cache = work.join("cache");
         fs_err::create_dir_all(&cache)?;
         let config = serde_json::json!({
             "device": {
-                "backend": { "type": "localfs", "config": { "dir": blobs } },
+                "backend": backend,
                 "cache": {
                     "type": "blobcache",
                     "validate": true,

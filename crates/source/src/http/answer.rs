@@ -135,10 +135,15 @@ impl Answer {
 
     /// The error that this answer is, with what the registry says about it.
     pub(crate) async fn into_error(self) -> SourceError {
+        self.into_error_told(detail).await
+    }
+
+    /// The error that this answer is, with what `tell` makes of its body: empty, or after `": "`.
+    pub(crate) async fn into_error_told(self, tell: impl FnOnce(&[u8]) -> String) -> SourceError {
         let (host, request, status) = (self.host.clone(), self.request.clone(), self.status());
         let retry_after = retry_after(self.headers());
         let detail = match self.bytes("error", ERROR_BYTES_MAX).await {
-            Ok(body) => detail(&body),
+            Ok(body) => tell(&body),
             Err(_) => String::new(),
         };
         SourceError::Status {

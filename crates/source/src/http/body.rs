@@ -44,6 +44,18 @@ impl Progress {
     }
 }
 
+/// Bytes in memory, piece by piece.
+fn pieces(mut bytes: Bytes, progress: &Progress) -> reqwest::Body {
+    let sent = progress.0.clone();
+    let pieces = std::iter::from_fn(move || {
+        let piece = bytes.split_to(bytes.len().min(READ_BYTES));
+        let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        sent.fetch_add(length, Ordering::Relaxed);
+        (!piece.is_empty()).then_some(Ok::<_, std::convert::Infallible>(piece))
+    });
+    reqwest::Body::wrap_stream(futures_util::stream::iter(pieces))
+}
+
 impl Body {
     /// Its length.
     pub(crate) fn len(&self) -> u64 {
@@ -54,11 +66,23 @@ impl Body {
         }
     }
 
+    /// Whether it is long enough that its bytes are counted as they leave.
+    pub(crate) fn is_watched(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Bytes(bytes) => bytes.len() > READ_BYTES,
+            Self::File { .. } => true,
+        }
+    }
+
     /// For one sending.
     pub(crate) async fn open(&self, progress: &Progress) -> Result<reqwest::Body, SourceError> {
         let (path, offset, bytes) = match self {
             Self::Empty => return Ok(reqwest::Body::from(Bytes::new())),
-            Self::Bytes(bytes) => return Ok(reqwest::Body::from(bytes.clone())),
+            Self::Bytes(bytes) if !self.is_watched() => {
+                return Ok(reqwest::Body::from(bytes.clone()));
+            }
+            Self::Bytes(bytes) => return Ok(pieces(bytes.clone(), progress)),
             Self::File {
                 path,
                 offset,

@@ -150,6 +150,11 @@ impl Authority {
         })
     }
 
+    /// Sends a request that is signed for its URL and goes nowhere else.
+    pub(crate) async fn send_straight(&self, request: &Request) -> Result<Answer, SourceError> {
+        self.send_once(request, &request.url, None).await
+    }
+
     /// Where the answer points, if it is a redirect that this method follows.
     fn redirect(
         &self,
@@ -293,9 +298,9 @@ impl Authority {
     fn patience(&self, request: &Request, sent: u64) -> Duration {
         match &request.body {
             _ if request.reads() => self.settings.stall_timeout,
-            Body::File { bytes, .. } if sent < *bytes => self.settings.stall_timeout,
-            Body::File { .. } => self.settings.commit_timeout,
-            Body::Empty | Body::Bytes(_) => self.settings.commit_timeout.min(WRITE_TIMEOUT),
+            body if !body.is_watched() => self.settings.commit_timeout.min(WRITE_TIMEOUT),
+            body if sent < body.len() => self.settings.stall_timeout,
+            _ => self.settings.commit_timeout,
         }
     }
 

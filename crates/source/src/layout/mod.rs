@@ -4,3 +4,4 @@ mod reader;
 mod writer;
 
 pub use reader::Layout;
+pub(crate) use writer::replace_with;

@@ -1,10 +1,14 @@
 //! Writing a layout: a blob or index is there whole or not at all.
 
+use std::fs::Permissions;
 use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use draught_digest::Digest;
 use draught_oci::{Any, Descriptor, Document, Index, Selector, annotation};
+use rustix::fs::{AtFlags, CWD};
+use rustix::io::Errno;
 
 use super::reader::Layout;
 use crate::error::SourceError;
@@ -44,8 +48,40 @@ impl Layout {
         if self.has_blob(&descriptor.digest)? {
             return Ok(Pushed::Existed);
         }
-        self.write_blob(descriptor, &mut *payload.open()?)?;
+        match payload {
+            Payload::Spooled(file) => self.take_file(descriptor, file)?,
+            Payload::File(_) | Payload::Bytes(_) => {
+                self.write_blob(descriptor, &mut *payload.open()?)?;
+            }
+        }
         Ok(Pushed::Written)
+    }
+
+    /// Gives a file without a name the name of a blob, or copies it where that can't be.
+    fn take_file(&self, descriptor: &Descriptor, path: &Path) -> Result<(), SourceError> {
+        let mut file = fs_err::File::open(path)?;
+        let got = file.metadata()?.len();
+        if got != descriptor.size {
+            return Err(SourceError::Size {
+                digest: descriptor.digest,
+                expected: descriptor.size,
+                got,
+            });
+        }
+        let to = self.blob_path(&descriptor.digest);
+        let dir = to.parent().unwrap_or(Path::new("."));
+        fs_err::create_dir_all(dir)?;
+        // On disk before it has a name: a blob that is there is whole.
+        file.set_permissions(Permissions::from_mode(MODE))?;
+        file.sync_all()?;
+        match rustix::fs::linkat(CWD, path, CWD, &to, AtFlags::SYMLINK_FOLLOW) {
+            Ok(()) => fs_err::File::open(dir)?.sync_all()?,
+            // Somebody else made it.
+            Err(Errno::EXIST) => {}
+            // On another filesystem, or one that can't do that.
+            Err(_) => replace_with(&to, |out| Ok(io::copy(&mut file, out).map(drop)?))?,
+        }
+        Ok(())
     }
 
     /// Writes a blob, verified on the way.
@@ -115,17 +151,15 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), SourceError> {
 }
 
 /// Replaces a file by what is written, once it is all written and on disk.
-fn replace_with(
+pub(crate) fn replace_with(
     path: &Path,
     write: impl FnOnce(&mut std::fs::File) -> Result<(), SourceError>,
 ) -> Result<(), SourceError> {
-    use std::os::unix::fs::PermissionsExt as _;
-
     let dir = path.parent().unwrap_or(Path::new("."));
     fs_err::create_dir_all(dir)?;
     let mut file = tempfile::Builder::new()
         .prefix(".draught-")
-        .permissions(std::fs::Permissions::from_mode(MODE))
+        .permissions(Permissions::from_mode(MODE))
         .tempfile_in(dir)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all()?;

@@ -44,6 +44,11 @@ impl Client {
         &self.0.authority.settings
     }
 
+    /// What sends requests.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.0.authority
+    }
+
     /// A repository of a registry.
     ///
     /// # Errors

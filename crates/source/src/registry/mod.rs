@@ -8,4 +8,4 @@ mod range;
 mod read;
 
 pub use client::{Client, RegistryRepository};
-pub(crate) use range::check as check_range;
+pub(crate) use range::{check as check_range, parse_content_range};

@@ -197,7 +197,7 @@ fn check_content_range(answer: &Answer, range: &Range<u64>) -> Result<(), Source
 }
 
 /// `bytes FIRST-LAST/TOTAL` as first byte and the one after the last.
-fn parse_content_range(text: &str) -> Option<(u64, u64)> {
+pub(crate) fn parse_content_range(text: &str) -> Option<(u64, u64)> {
     let (bounds, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = bounds.trim().split_once('-')?;
     let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);

@@ -9,6 +9,8 @@ mod archives_written;
 mod faults;
 mod hostile;
 mod login;
+mod objects;
+mod objects_oss;
 mod places;
 mod support;
 mod tls;

@@ -86,15 +86,64 @@ pub fn write_layout(dir: &Path, layers: Vec<Layer<'_>>) -> anyhow::Result<()> {
     for layer in layers {
         let (descriptor, diff_id) = write_layer(&blobs, layer)?;
         descriptors.push(descriptor);
-        diff_ids.push(diff_id.to_string());
+        diff_ids.push(diff_id);
     }
+    write_documents(dir, &blobs, &descriptors, &diff_ids)
+}
+
+/// A layer that is compressed already.
+#[derive(Debug, Clone)]
+pub struct StoredLayer {
+    /// The blob, a tar archive in gzip.
+    pub blob: Vec<u8>,
+    /// The digest of the archive.
+    pub diff_id: Digest,
+    /// Annotations of the descriptor.
+    pub annotations: Vec<(&'static str, String)>,
+}
+
+/// As [`write_layout`], of layers that are compressed already.
+///
+/// # Errors
+///
+/// If the layout can't be written.
+pub fn write_stored_layout(dir: &Path, layers: &[StoredLayer]) -> anyhow::Result<()> {
+    let blobs = dir.join("blobs/sha256");
+    fs_err::create_dir_all(&blobs)?;
+    let mut descriptors = Vec::new();
+    for layer in layers {
+        let digest = Digest::sha256(&layer.blob);
+        fs_err::write(blobs.join(digest.hex()), &layer.blob)?;
+        let annotations = layer.annotations.iter();
+        let annotations: serde_json::Map<_, _> = annotations
+            .map(|(name, value)| ((*name).to_owned(), value.clone().into()))
+            .collect();
+        descriptors.push(json!({
+            "mediaType": Packing::Gzip.media_type(),
+            "digest": digest.to_string(),
+            "size": layer.blob.len(),
+            "annotations": annotations,
+        }));
+    }
+    let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
+    write_documents(dir, &blobs, &descriptors, &diff_ids)
+}
+
+/// Writes what is in a layout besides its layers.
+fn write_documents(
+    dir: &Path,
+    blobs: &Path,
+    descriptors: &[Value],
+    diff_ids: &[Digest],
+) -> anyhow::Result<()> {
+    let diff_ids: Vec<_> = diff_ids.iter().map(ToString::to_string).collect();
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
-    let config = write_json(&blobs, "application/vnd.oci.image.config.v1+json", &config)?;
+    let config = write_json(blobs, "application/vnd.oci.image.config.v1+json", &config)?;
     let manifest_type = "application/vnd.oci.image.manifest.v1+json";
     let manifest = json!({
         "schemaVersion": 2,
@@ -102,7 +151,7 @@ pub fn write_layout(dir: &Path, layers: Vec<Layer<'_>>) -> anyhow::Result<()> {
         "config": config,
         "layers": descriptors,
     });
-    let mut manifest = write_json(&blobs, manifest_type, &manifest)?;
+    let mut manifest = write_json(blobs, manifest_type, &manifest)?;
     manifest["annotations"] = json!({"org.opencontainers.image.ref.name": "latest"});
     let index = json!({
         "schemaVersion": 2,

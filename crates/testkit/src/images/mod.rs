@@ -10,6 +10,6 @@ mod real;
 mod torture;
 
 pub use cache::cached;
-pub use layout::{Layer, Packing, layer_files, write_layout};
+pub use layout::{Layer, Packing, StoredLayer, layer_files, write_layout, write_stored_layout};
 pub use real::{base_tar, minbase, python};
 pub use torture::{torture, torture_layers};
