@@ -14,9 +14,9 @@ use crate::error::{ReadError, show};
 use crate::reader::Limits;
 
 /// A file that is there when all files before it are what a start needs.
-const LANDMARK: &str = ".prefetch.landmark";
+pub(crate) const LANDMARK: &str = ".prefetch.landmark";
 /// A file that is there when nothing is known of what a start needs.
-const NO_LANDMARK: &str = ".no.prefetch.landmark";
+pub(crate) const NO_LANDMARK: &str = ".no.prefetch.landmark";
 /// Stored bytes that decoded ones can take at most, besides the headers of a member: an encoder that gives up
 /// stores blocks as they are, with 5 bytes before each, and the smallest that any makes has some 500.
 const STORED_SLACK_DIVISOR: u64 = 64;

@@ -17,7 +17,7 @@ use crate::error::ReadError;
 /// The name of the table's file, in its own archive and in the layer.
 pub(crate) const TOC_NAME: &str = "stargz.index.json";
 /// The only version there is.
-const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 1;
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 64 << 10;
 /// The largest header and padding that a table's archive may have besides its file.

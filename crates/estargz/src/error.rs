@@ -127,6 +127,10 @@ pub enum ReadError {
 const SHOWN_BYTES_MAX: usize = 256;
 
 pub(crate) fn show(path: &str) -> String {
-    let shown = path.as_bytes().get(..SHOWN_BYTES_MAX);
-    String::from_utf8_lossy(shown.unwrap_or(path.as_bytes())).into_owned()
+    show_bytes(path.as_bytes())
+}
+
+pub(crate) fn show_bytes(path: &[u8]) -> String {
+    let shown = path.get(..SHOWN_BYTES_MAX).unwrap_or(path);
+    String::from_utf8_lossy(shown).into_owned()
 }

@@ -57,6 +57,25 @@ impl Footer {
     }
 }
 
+/// The footer of a blob whose table begins at `toc_offset`.
+pub(crate) fn encode(toc_offset: u64) -> Vec<u8> {
+    let text = format!("{toc_offset:0OFFSET_DIGITS$x}");
+    let length = SUBFIELD.len() + OFFSET_DIGITS + MAGIC.len();
+    let length = u16::try_from(length).unwrap_or_default().to_le_bytes();
+    // No time, no flags, an unknown system: as the deployed writer.
+    let rest_of_header = [0, 0, 0, 0, 0, 0xff];
+    [
+        &HEADER[..],
+        &rest_of_header,
+        &length,
+        SUBFIELD,
+        text.as_bytes(),
+        MAGIC,
+        &EMPTY,
+    ]
+    .concat()
+}
+
 /// The extra field of the empty member that `tail` ends in, if there is one with a field of so many bytes.
 fn extra(tail: &[u8], bytes: usize) -> Option<&[u8]> {
     let head_bytes = HEADER_BYTES + 2;
@@ -83,6 +102,7 @@ mod tests {
             \x01\x00\x00\xff\xff\x00\x00\x00\x00\x00\x00\x00\x00";
         let footer = Footer::parse(written).unwrap();
         assert_eq!((footer.toc_offset, footer.bytes), (0xadc9f, 51));
+        assert_eq!(encode(0xadc9f), written);
         let longer = [b"anything", &written[..]].concat();
         assert_eq!(Footer::parse(&longer).unwrap(), footer);
         for at in 0..written.len() {

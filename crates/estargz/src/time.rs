@@ -2,6 +2,42 @@
 
 /// Days from the beginning of the Gregorian calendar's year 0 to 1970.
 const DAYS_TO_1970: i64 = 719_528;
+const DAY_SECONDS: i64 = 86_400;
+
+/// A time (seconds since 1970, nanoseconds) as text, in UTC; `None` outside of the years 0 to 9999, which are all
+/// that RFC 3339 has.
+pub(crate) fn print((seconds, nanoseconds): (i64, u32)) -> Option<String> {
+    let days = seconds.div_euclid(DAY_SECONDS) + DAYS_TO_1970;
+    let clock = seconds.rem_euclid(DAY_SECONDS);
+    // No year is longer than 366 days, so this is not too late, and too early by few years.
+    let mut year = days.div_euclid(366);
+    if !(0..=9999).contains(&year) {
+        return None;
+    }
+    while days_before_year(year + 1) <= days {
+        year += 1;
+    }
+    if year > 9999 {
+        return None;
+    }
+    let mut day = days - days_before_year(year);
+    let mut month = 1;
+    while let Some(length) = days_in(year, month).filter(|length| *length <= day) {
+        day -= length;
+        month += 1;
+    }
+    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+    let mut text = format!(
+        "{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}",
+        day + 1
+    );
+    if nanoseconds > 0 {
+        let fraction = format!(".{nanoseconds:09}");
+        text.push_str(fraction.trim_end_matches('0'));
+    }
+    text.push('Z');
+    Some(text)
+}
 
 /// Seconds since 1970 and nanoseconds; `None` if it is no time.
 pub(crate) fn parse(text: &str) -> Option<(i64, u32)> {
@@ -87,7 +123,7 @@ fn days_before_month(year: i64, month: i64) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{parse, print};
 
     #[test]
     fn times_are_seconds_since_1970() {
@@ -103,6 +139,28 @@ mod tests {
             ("10000-01-01T00:00:00Z", (253_402_300_800, 0)),
         ] {
             assert_eq!(parse(text), Some(expect), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_printed_as_they_are_read() {
+        for (time, expect) in [
+            ((0, 0), "1970-01-01T00:00:00Z"),
+            ((1_577_840_523, 0), "2020-01-01T01:02:03Z"),
+            ((951_868_799, 500_000_000), "2000-02-29T23:59:59.5Z"),
+            ((-1, 999_999_999), "1969-12-31T23:59:59.999999999Z"),
+            ((-62_167_219_200, 1), "0000-01-01T00:00:00.000000001Z"),
+            ((253_402_300_799, 0), "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(print(time).unwrap(), expect);
+        }
+        for seconds in [-62_167_219_201, 253_402_300_800, i64::MIN, i64::MAX] {
+            assert_eq!(print((seconds, 0)), None);
+        }
+        // Every day of 400 years and more, at changing times of day.
+        for day in -300_000_i64..200_000 {
+            let time = (day * 86_400 + day.rem_euclid(86_400), 7);
+            assert_eq!(parse(&print(time).unwrap()), Some(time));
         }
     }
 

@@ -164,6 +164,22 @@ impl RawHeader {
         }
     }
 
+    /// The owner's name; the oldest headers have none.
+    pub(crate) fn user(&self) -> &[u8] {
+        match self.dialect() {
+            Dialect::V7 => &[],
+            _ => text(&self.uname),
+        }
+    }
+
+    /// The group's name; the oldest headers have none.
+    pub(crate) fn group(&self) -> &[u8] {
+        match self.dialect() {
+            Dialect::V7 => &[],
+            _ => text(&self.gname),
+        }
+    }
+
     pub(crate) fn gnu(&self) -> &RawGnu {
         zerocopy::transmute_ref!(&self.rest)
     }

@@ -19,7 +19,8 @@
 //!   those that would name or size every file alike are refused.
 //! * `LIBARCHIVE.xattr.*` counts where no `SCHILY.xattr.*` of that name is there. Access control
 //!   lists in star's text form (`SCHILY.acl.*`), `RHT.security.selinux`, user and group names, access
-//!   and change times are ignored, as both unpackers ignore them.
+//!   and change times are ignored, as both unpackers ignore them; [`Extra`] has them for those who pass
+//!   them on.
 //! * In a hard link's entry only name and target count: the inode has the metadata of its first name.
 //!
 //! [`Reader`] decodes, [`Writer`] encodes; both stream and hold no file's content. Verification:
@@ -29,6 +30,7 @@
 
 mod body;
 mod error;
+mod extra;
 mod header;
 mod input;
 mod number;
@@ -40,6 +42,7 @@ mod tests;
 mod writer;
 
 pub use error::{Limits, TarError, WriteError};
+pub use extra::{Extra, PaxRecords};
 pub use reader::{Data, Reader};
 pub use writer::Writer;
 

@@ -49,6 +49,10 @@ pub(crate) struct Records {
     pub(crate) devmajor: Option<u32>,
     pub(crate) devminor: Option<u32>,
     pub(crate) sparse: SparseRecords,
+    pub(crate) uname: Option<Bytes>,
+    pub(crate) gname: Option<Bytes>,
+    /// Those of the entry itself whose keywords mean nothing here.
+    pub(crate) others: BTreeMap<Bytes, Bytes>,
     schily: BTreeMap<Bytes, Bytes>,
     libarchive: BTreeMap<Bytes, Bytes>,
     xattr_bytes: usize,
@@ -162,6 +166,8 @@ impl Records {
             b"gid" => self.gid = context.number("gid", value)?,
             b"SCHILY.devmajor" => self.devmajor = context.number("SCHILY.devmajor", value)?,
             b"SCHILY.devminor" => self.devminor = context.number("SCHILY.devminor", value)?,
+            b"uname" => self.uname = (!value.is_empty()).then(|| value.into()),
+            b"gname" => self.gname = (!value.is_empty()).then(|| value.into()),
             b"mtime" if value.is_empty() => self.mtime = None,
             b"mtime" => {
                 let time = number::parse_time(value);
@@ -179,6 +185,9 @@ impl Records {
                     self.set_xattr(name, value.into(), false, context)?;
                 } else if let Some(keyword) = keyword.strip_prefix(b"GNU.sparse.") {
                     self.sparse.set(keyword, value, context)?;
+                } else if !context.global && keyword != b"hdrcharset" {
+                    // No more than an extended header holds, whose size is limited.
+                    self.others.insert(keyword.into(), value.into());
                 }
             }
         }

@@ -8,6 +8,7 @@ use draught_tree::{Entry, EntryKind, Meta};
 use crate::BLOCK_BYTES;
 use crate::body::{Body, Run};
 use crate::error::{Limits, TarError};
+use crate::extra::Extra;
 use crate::header::{Dialect, RawHeader, bad_number, show, text};
 use crate::input::Input;
 use crate::number;
@@ -30,6 +31,7 @@ pub struct Reader<R> {
     body: Body,
     /// Bytes of holes so far.
     hole_bytes: u64,
+    extra: Extra,
     state: State,
 }
 
@@ -86,6 +88,7 @@ impl<R: Read> Reader<R> {
             globals: Records::default(),
             body: Body::default(),
             hole_bytes: 0,
+            extra: Extra::default(),
             state: State::Reading,
         }
     }
@@ -94,6 +97,11 @@ impl<R: Read> Reader<R> {
     /// data begins (the map of a sparse file not counted).
     pub fn position(&self) -> u64 {
         self.input.offset()
+    }
+
+    /// What the archive says besides of the entry that was given last.
+    pub fn extra(&self) -> &Extra {
+        &self.extra
     }
 
     /// The next entry; `None` at the archive's end. A file's chunks are left empty.
@@ -330,6 +338,11 @@ impl<R: Read> Reader<R> {
             }
         };
         let meta = self.meta(header, offset, &mut records)?;
+        self.extra = Extra {
+            user: records.uname.unwrap_or_else(|| header.user().into()),
+            group: records.gname.unwrap_or_else(|| header.group().into()),
+            records: records.others.into_iter().collect(),
+        };
         Ok(Entry { path, meta, kind })
     }
 

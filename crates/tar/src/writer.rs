@@ -7,6 +7,7 @@ use draught_tree::{Entry, EntryKind};
 
 use crate::BLOCK_BYTES;
 use crate::error::WriteError;
+use crate::extra::Extra;
 use crate::header::{MAGIC_USTAR, RawHeader, RawUstar, show};
 use crate::number;
 use crate::pax::push_record;
@@ -127,6 +128,14 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// See [`WriteError`]; [`WriteError::Size`] if the file before is not complete.
     pub fn entry(&mut self, entry: &Entry) -> Result<(), WriteError> {
+        self.entry_with(entry, &Extra::default())
+    }
+
+    /// As [`Writer::entry`], with what an archive can say besides.
+    ///
+    /// # Errors
+    /// As [`Writer::entry`].
+    pub fn entry_with(&mut self, entry: &Entry, extra: &Extra) -> Result<(), WriteError> {
         self.end_file()?;
         let mut path = entry.path.to_vec();
         if path.is_empty() {
@@ -136,7 +145,7 @@ impl<W: Write> Writer<W> {
             path.push(b'/');
         }
         check_name(&path, "path", &path)?;
-        let (header, records) = encode(&path, entry)?;
+        let (header, records) = encode(&path, entry, extra)?;
         if !records.is_empty() {
             let mut pax = empty(b'x');
             let name = [b"PaxHeaders/".as_slice(), &path].concat();
@@ -220,8 +229,39 @@ fn padding(bytes: u64) -> usize {
     usize::try_from(bytes.wrapping_neg() % block).unwrap_or_default()
 }
 
+/// Puts the names of owner and group where they fit.
+fn put_owners(header: &mut RawHeader, extra: &Extra, record: &mut dyn FnMut(&[u8], &[u8])) {
+    for (keyword, field, name) in [
+        (&b"uname"[..], &mut header.uname, &extra.user),
+        (b"gname", &mut header.gname, &extra.group),
+    ] {
+        // A NUL has to follow.
+        if name.len() >= field.len() || !put(field, name) {
+            record(keyword, name);
+        }
+    }
+}
+
+/// Puts extended attributes into records.
+fn put_xattrs(
+    path: &[u8],
+    entry: &Entry,
+    record: &mut dyn FnMut(&[u8], &[u8]),
+) -> Result<(), WriteError> {
+    for (name, value) in &entry.meta.xattrs {
+        if name.is_empty() || name.contains(&0) || name.contains(&b'=') {
+            return Err(WriteError::Xattr {
+                path: show(path),
+                name: show(name),
+            });
+        }
+        record(&[b"SCHILY.xattr.", name.as_ref()].concat(), value);
+    }
+    Ok(())
+}
+
 /// An entry's header, and the pax records that say what does not fit in it.
-fn encode(path: &[u8], entry: &Entry) -> Result<(RawHeader, Vec<u8>), WriteError> {
+fn encode(path: &[u8], entry: &Entry, extra: &Extra) -> Result<(RawHeader, Vec<u8>), WriteError> {
     let typeflag = match &entry.kind {
         EntryKind::File { .. } => b'0',
         EntryKind::HardLink(_) => b'1',
@@ -278,14 +318,10 @@ fn encode(path: &[u8], entry: &Entry) -> Result<(RawHeader, Vec<u8>), WriteError
             record(b"SCHILY.devminor", minor.to_string().as_bytes());
         }
     }
-    for (name, value) in &meta.xattrs {
-        if name.is_empty() || name.contains(&0) || name.contains(&b'=') {
-            return Err(WriteError::Xattr {
-                path: show(path),
-                name: show(name),
-            });
-        }
-        record(&[b"SCHILY.xattr.", name.as_ref()].concat(), value);
+    put_owners(&mut header, extra, &mut record);
+    put_xattrs(path, entry, &mut record)?;
+    for (keyword, value) in &extra.records {
+        record(keyword, value);
     }
     header.seal();
     let is_utf8 = std::str::from_utf8(path).is_ok()

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::support::*;
-use crate::{Limits, Reader, TarError, WriteError, Writer};
+use crate::{Extra, Limits, Reader, TarError, WriteError, Writer};
 use draught_tree::{Entry, EntryKind, Meta};
 
 fn write(items: &[Item]) -> Vec<u8> {
@@ -170,4 +170,38 @@ fn content_must_have_the_size_that_was_said() {
     writer.data(b"c").unwrap();
     writer.entry(&file("y", 0)).unwrap();
     writer.finish().unwrap();
+}
+
+#[test]
+fn what_a_tree_has_no_place_for_is_passed_on() {
+    let bytes = |text: &str| -> Box<[u8]> { text.as_bytes().into() };
+    let records = [
+        ("SCHILY.acl.access", "user::rw-"),
+        ("VENDOR.key", "a\0=\n"),
+        ("atime", "5.5"),
+    ];
+    let records = records.map(|(keyword, value)| (bytes(keyword), bytes(value)));
+    let long = "g".repeat(32);
+    for (user, group) in [("root", "staff"), ("", &*long), (&*long, "")] {
+        let extra = Extra {
+            user: bytes(user),
+            group: bytes(group),
+            records: records.to_vec(),
+        };
+        let entry = Entry {
+            path: bytes("file"),
+            meta: Meta::default(),
+            kind: EntryKind::Fifo,
+        };
+        let mut writer = Writer::new(Vec::new());
+        writer.entry_with(&entry, &extra).unwrap();
+        writer.entry(&entry).unwrap();
+        let archive = writer.finish().unwrap();
+        let mut reader = Reader::new(&archive[..], Limits::default());
+        assert_eq!(reader.next_entry().unwrap(), Some(entry.clone()));
+        assert_eq!(reader.extra(), &extra);
+        // Nothing is left of it at the next entry.
+        assert_eq!(reader.next_entry().unwrap(), Some(entry));
+        assert_eq!(reader.extra(), &Extra::default());
+    }
 }
