@@ -164,7 +164,7 @@ fn plain(manifest: &Manifest) -> Format {
         let mut layers = layers.filter(|layer| !layer.annotations.contains_key(annotation));
         layers.next().is_none()
     };
-    let tables: Vec<_> = manifest.layers.iter().map(table).collect();
+    let tables: Vec<_> = manifest.layers.iter().map(estargz_toc).collect();
     if tables.iter().all(Option::is_some) {
         let layers = manifest.layers.iter().cloned();
         let layers = layers.zip(tables.into_iter().flatten()).collect();
@@ -187,7 +187,8 @@ fn plain(manifest: &Manifest) -> Format {
 }
 
 /// The digest of the table of contents of a layer that is eStargz. Layers of zstd:chunked may name one too.
-fn table(layer: &Descriptor) -> Option<Digest> {
+#[must_use]
+pub fn estargz_toc(layer: &Descriptor) -> Option<Digest> {
     let media_type = media_type::essence(&layer.media_type);
     let is_gzip =
         media_type::layer_compression(&media_type) == Some(media_type::LayerCompression::Gzip);

@@ -55,6 +55,10 @@ pub struct Read {
 pub enum Step {
     /// Fetch all of these, give each to [`Import::give`], then call [`Import::step`] again.
     Read(Vec<Read>),
+    /// Find out how large these blobs are, which are no layers of the manifest; give each to
+    /// [`Import::give_size`], then call [`Import::step`] again. It comes only after
+    /// [`Import::with_blobs_elsewhere`].
+    Sizes(Vec<Digest>),
     /// The image is open.
     Done(Box<Opened>),
 }
@@ -62,7 +66,8 @@ pub enum Step {
 /// An image that was read.
 #[derive(Debug)]
 pub struct Opened {
-    /// The tree, with the map of all its chunks. Every blob of the map is a layer of the manifest.
+    /// The tree, with the map of all its chunks. Every blob of the map is a layer of the manifest, or one whose
+    /// size was given.
     pub tree: Tree,
     /// Files and directories that the image wants fetched first, in this order.
     pub prefetch: Vec<NodeId>,
@@ -174,20 +179,41 @@ pub enum ImportError {
         #[source]
         source: Box<draught_estargz::ReadError>,
     },
-    /// The metadata names a blob that the manifest doesn't, so the image could lose it at any time.
-    #[error("the image's metadata names blob {blob}, which is no layer of its manifest")]
+    /// The metadata names a blob that the manifest doesn't, and nobody said that it may be elsewhere.
+    #[error(
+        "the image's metadata names blob {blob}, which is no layer of its manifest: name the place that has its \
+         blobs with --blob-backend{}",
+        said(backend.as_deref())
+    )]
     ForeignBlob {
         /// The blob.
         blob: Digest,
+        /// What the image says of where it is; see [`crate::BLOB_BACKEND`].
+        backend: Option<String>,
     },
     /// A chunk lies outside of its blob.
     #[error("the image's metadata has a chunk beyond the {bytes} bytes of blob {blob}")]
     BlobEnd {
         /// The blob.
         blob: Digest,
-        /// Its size as the manifest has it.
+        /// Its size as the manifest has it, or as it was given.
         bytes: u64,
     },
+}
+
+/// Characters of what an image says of its backend that are repeated.
+const BACKEND_CHARS_MAX: usize = 300;
+
+/// What an image says of where its blobs are, if it is fit to be shown.
+fn said(backend: Option<&str>) -> String {
+    match backend {
+        Some(text)
+            if text.len() <= BACKEND_CHARS_MAX && text.chars().all(|c| c.is_ascii_graphic()) =>
+        {
+            format!(" (the image itself says {text}; go there only if you trust it)")
+        }
+        _ => String::new(),
+    }
 }
 
 /// An image that is being opened.
@@ -209,6 +235,7 @@ enum Source {
 /// What an import does next.
 pub(crate) enum Next {
     Read(Vec<Read>),
+    Sizes(Vec<Digest>),
     Done(Box<Opened>),
 }
 
@@ -236,6 +263,22 @@ impl Import {
         })
     }
 
+    /// Lets blobs be outside of the manifest: whoever drives the import knows a place that has them.
+    #[must_use]
+    pub fn with_blobs_elsewhere(mut self) -> Self {
+        if let Source::Nydus(import) = &mut self.source {
+            import.blobs_elsewhere = true;
+        }
+        self
+    }
+
+    /// Takes the size in bytes of a blob that is no layer of the manifest.
+    pub fn give_size(&mut self, blob: &Digest, bytes: u64) {
+        if let Source::Nydus(import) = &mut self.source {
+            import.give_size(blob, bytes);
+        }
+    }
+
     /// What comes next. Call it first, and again when all that it asked for was given; asking again
     /// before that gives what is still missing.
     ///
@@ -251,6 +294,7 @@ impl Import {
                 self.asked.clone_from(&reads);
                 Step::Read(reads)
             }
+            Next::Sizes(blobs) => Step::Sizes(blobs),
             Next::Done(opened) => Step::Done(opened),
         })
     }

@@ -9,6 +9,7 @@
 //! let mut import = Import::new(&manifest, &Limits::default())?;
 //! let opened = loop {
 //!     match import.step()? {
+//!         Step::Sizes(blobs) => for blob in blobs { import.give_size(&blob, size_elsewhere(&blob)?); },
 //!         Step::Read(reads) => for read in reads { let bytes = fetch(&read); import.give(&read, bytes)?; },
 //!         Step::Done(opened) => break opened,
 //!     }
@@ -30,8 +31,10 @@ mod nydus;
 mod tests;
 
 pub use annotation::{
-    NYDUS_BLOB, NYDUS_BLOB_MEDIA_TYPE, NYDUS_BOOTSTRAP, NYDUS_BOOTSTRAP_PATH, NYDUS_FS_VERSION,
+    BLOB_BACKEND, BLOB_FROM, ESTARGZ_TOC_DIGEST, ESTARGZ_UNCOMPRESSED_BYTES, LAZY_OS_FEATURE,
+    NYDUS_ARTIFACT_TYPE, NYDUS_BLOB, NYDUS_BLOB_IDS, NYDUS_BLOB_MEDIA_TYPE, NYDUS_BOOTSTRAP,
+    NYDUS_BOOTSTRAP_PATH, NYDUS_FS_VERSION,
 };
-pub use detect::{Format, Plain, detect};
+pub use detect::{Format, Plain, detect, estargz_toc};
 pub use import::{Details, Estargz, Import, ImportError, Limits, Nydus, Opened, Read, Step};
 pub use metadata_layer::{MetadataLayerError, metadata_from_layer};

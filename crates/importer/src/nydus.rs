@@ -6,6 +6,7 @@ use draught_digest::Digest;
 use draught_oci::Descriptor;
 use draught_rafs::bootstrap::{self, Need, Reader};
 
+use crate::annotation::BLOB_BACKEND;
 use crate::import::{Details, ImportError, Limits, Next, Nydus, Opened, Read};
 use crate::metadata_layer::metadata_from_layer;
 
@@ -14,6 +15,8 @@ use crate::metadata_layer::metadata_from_layer;
 pub(crate) struct NydusImport {
     layer: Descriptor,
     blobs: BTreeMap<Digest, u64>,
+    /// Whether blobs may be outside of the manifest.
+    pub(crate) blobs_elsewhere: bool,
     limits: Limits,
     bootstrap: Option<Vec<u8>>,
     given: BTreeMap<(Digest, u64), Vec<u8>>,
@@ -33,6 +36,7 @@ impl NydusImport {
         }
         Ok(Self {
             blobs: blobs.iter().map(|blob| (blob.digest, blob.size)).collect(),
+            blobs_elsewhere: false,
             layer,
             limits: *limits,
             bootstrap: None,
@@ -51,11 +55,19 @@ impl NydusImport {
         };
         let mut reader =
             Reader::open(bytes, None, &self.limits.bootstrap).map_err(ImportError::Bootstrap)?;
-        for info in reader.blobs() {
-            let blob = info.digest.filter(|blob| !self.blobs.contains_key(blob));
-            if let Some(blob) = blob {
-                return Err(ImportError::ForeignBlob { blob });
+        let named = reader.blobs().iter().filter_map(|info| info.digest);
+        let foreign: Vec<_> = named
+            .filter(|blob| !self.blobs.contains_key(blob))
+            .collect();
+        match foreign.first() {
+            Some(_) if self.blobs_elsewhere => return Ok(Next::Sizes(foreign)),
+            Some(blob) => {
+                return Err(ImportError::ForeignBlob {
+                    blob: *blob,
+                    backend: self.layer.annotations.get(BLOB_BACKEND).cloned(),
+                });
             }
+            None => {}
         }
         let missing = reader
             .needs()
@@ -76,6 +88,11 @@ impl NydusImport {
         }
         let read = reader.finish().map_err(ImportError::Bootstrap)?;
         self.opened(read).map(Box::new).map(Next::Done)
+    }
+
+    /// Takes the size of a blob that is no layer.
+    pub(crate) fn give_size(&mut self, blob: &Digest, bytes: u64) {
+        self.blobs.entry(*blob).or_insert(bytes);
     }
 
     /// Takes bytes of the right number that were asked for.

@@ -10,7 +10,7 @@ use std::process::Command;
 use draught_codec::Decoder;
 use draught_digest::Digest;
 use draught_importer::{
-    Import, ImportError, Limits, NYDUS_BLOB, NYDUS_BLOB_MEDIA_TYPE, NYDUS_BOOTSTRAP,
+    BLOB_BACKEND, Import, ImportError, Limits, NYDUS_BLOB, NYDUS_BLOB_MEDIA_TYPE, NYDUS_BOOTSTRAP,
     NYDUS_FS_VERSION, Opened, Step,
 };
 use draught_oci::{Descriptor, Manifest, media_type};
@@ -123,7 +123,7 @@ fn described(kind: &str, bytes: &[u8], annotations: &[(&str, &str)]) -> Descript
 }
 
 /// A blob with its own bootstrap, as `nydus-image create` makes it of a layer.
-fn pack_layer(nydus: &Nydus, layer: &[u8], dir: &Path) -> Vec<u8> {
+fn pack_layer(nydus: &Nydus, layer: &[u8], dir: &Path, dictionary: Option<&Path>) -> Vec<u8> {
     fs_err::create_dir_all(dir).unwrap();
     fs_err::write(dir.join("layer.tar"), layer).unwrap();
     let mut command = Command::new(&nydus.image);
@@ -143,6 +143,10 @@ fn pack_layer(nydus: &Nydus, layer: &[u8], dir: &Path) -> Vec<u8> {
         "--whiteout-spec",
         "none",
     ]);
+    if let Some(dictionary) = dictionary {
+        let bootstrap = format!("bootstrap={}", dictionary.display());
+        command.arg("--chunk-dict").arg(bootstrap);
+    }
     command
         .arg("--blob")
         .arg(dir.join("blob"))
@@ -166,12 +170,27 @@ fn unpack_blob(blob: &[u8]) -> (Toc, Vec<u8>) {
 }
 
 fn convert(nydus: &Nydus, layers: &[Vec<u8>], scratch: &Scratch) -> Image {
+    convert_over(nydus, layers, scratch, None)
+}
+
+/// Converts with a dictionary: its bootstrap. The image then needs the dictionary's blobs too.
+fn convert_over(
+    nydus: &Nydus,
+    layers: &[Vec<u8>],
+    scratch: &Scratch,
+    dictionary: Option<&Path>,
+) -> Image {
     let mut blobs = BTreeMap::new();
     let mut descriptors = Vec::new();
     let mut lists: [Vec<String>; 4] = Default::default();
     let mut sources = Vec::new();
     for (at, layer) in layers.iter().enumerate() {
-        let blob = pack_layer(nydus, layer, &scratch.join(format!("layer{at}")));
+        let blob = pack_layer(
+            nydus,
+            layer,
+            &scratch.join(format!("layer{at}")),
+            dictionary,
+        );
         let (toc, bootstrap) = unpack_blob(&blob);
         let descriptor = described(NYDUS_BLOB_MEDIA_TYPE, &blob, &[(NYDUS_BLOB, "true")]);
         let digest = descriptor.digest;
@@ -196,6 +215,9 @@ fn convert(nydus: &Nydus, layers: &[Vec<u8>], scratch: &Scratch) -> Image {
     command
         .args(["merge", "--log-level", "warn", "--bootstrap"])
         .arg(&merged);
+    if let Some(dictionary) = dictionary {
+        command.arg("--chunk-dict").arg(dictionary);
+    }
     let names = [
         "--blob-digests",
         "--blob-sizes",
@@ -229,6 +251,12 @@ fn open(image: &Image) -> Result<(Opened, u64), ImportError> {
     loop {
         match import.step()? {
             Step::Done(opened) => return Ok((*opened, read_bytes)),
+            Step::Sizes(blobs) => {
+                for blob in blobs {
+                    let bytes = u64::try_from(image.blobs[&blob].len()).unwrap();
+                    import.give_size(&blob, bytes);
+                }
+            }
             Step::Read(reads) => {
                 for read in reads {
                     let start = usize::try_from(read.range.start).unwrap();
@@ -292,6 +320,34 @@ fn an_image_of_the_deployed_converters_opens_as_its_layers_unpack() {
 }
 
 #[test]
+fn an_image_over_a_dictionary_opens_when_its_manifest_names_the_dictionarys_blobs() {
+    let Some(nydus) = need::nydus() else { return };
+    let (lower, scratch) = (Scratch::new(), Scratch::new());
+    let layers = layers();
+    let dictionary = convert(&nydus, &layers[..1], &lower);
+    let bootstrap = lower.join("merged");
+    let mut image = convert_over(&nydus, &layers, &scratch, Some(&bootstrap));
+    let blob = dictionary.manifest.layers[0].clone();
+    let error = open(&image).unwrap_err();
+    assert!(
+        matches!(error, ImportError::ForeignBlob { blob: missing, .. } if missing == blob.digest),
+        "{error}"
+    );
+    image
+        .blobs
+        .insert(blob.digest, dictionary.blobs[&blob.digest].clone());
+    image.manifest.layers.insert(0, blob);
+    let (opened, _) = open(&image).unwrap();
+    let plain = Scratch::new();
+    let plain = convert(&nydus, &layers, &plain);
+    let (expected, _) = open(&plain).unwrap();
+    facts::assert_same(
+        &facts_of(&image, &opened.tree),
+        &facts_of(&plain, &expected.tree),
+    );
+}
+
+#[test]
 fn blobs_that_the_manifest_does_not_name_are_refused() {
     let Some(nydus) = need::nydus() else { return };
     let scratch = Scratch::new();
@@ -302,6 +358,54 @@ fn blobs_that_the_manifest_does_not_name_are_refused() {
         error.to_string().contains(&removed.digest.to_string()),
         "{error}"
     );
+}
+
+#[test]
+fn blobs_elsewhere_are_taken_with_leave_and_their_size() {
+    let Some(nydus) = need::nydus() else { return };
+    let scratch = Scratch::new();
+    let whole = convert(&nydus, &layers(), &scratch);
+    let (mut bootstrap, mut blobs) = (whole.manifest.layers.clone(), BTreeMap::new());
+    let bootstrap = bootstrap.pop().unwrap();
+    for layer in whole.manifest.layers.iter().rev().skip(1) {
+        blobs.insert(layer.digest, layer.size);
+    }
+    let bootstrap = bootstrap.with_annotation(BLOB_BACKEND, "s3://bucket/images/");
+    let manifest = Manifest::new(whole.manifest.config.clone(), vec![bootstrap]);
+    let image = Image {
+        manifest,
+        blobs: whole.blobs.clone(),
+    };
+    let error = open(&image).unwrap_err().to_string();
+    for word in ["--blob-backend", "s3://bucket/images/"] {
+        assert!(error.contains(word), "{error}");
+    }
+    let elsewhere = |cut: u64| {
+        let import = Import::new(&image.manifest, &Limits::default()).unwrap();
+        let mut import = import.with_blobs_elsewhere();
+        loop {
+            match import.step()? {
+                Step::Done(opened) => return Ok::<_, ImportError>(opened.tree),
+                Step::Sizes(asked) => {
+                    for blob in asked {
+                        import.give_size(&blob, blobs[&blob] - cut);
+                    }
+                }
+                Step::Read(reads) => {
+                    for read in reads {
+                        import.give(&read, image.blobs[&read.blob].clone())?;
+                    }
+                }
+            }
+        }
+    };
+    facts::assert_same(
+        &facts_of(&image, &elsewhere(0).unwrap()),
+        &facts_of(&whole, &open(&whole).unwrap().0.tree),
+    );
+    let least = blobs.values().min().unwrap();
+    let error = elsewhere(*least - 1).unwrap_err();
+    assert!(matches!(error, ImportError::BlobEnd { .. }), "{error}");
 }
 
 #[test]

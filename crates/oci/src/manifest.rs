@@ -1,5 +1,6 @@
 //! Manifests and indexes.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::descriptor::Descriptor;
@@ -85,7 +86,12 @@ impl Index {
         };
         self.images()
             .filter_map(|descriptor| rank(descriptor).map(|rank| (rank, descriptor)))
-            .min_by_key(|(rank, _)| *rank)
+            .min_by_key(|(rank, descriptor)| {
+                let features = |image: &Platform| image.os_features().len();
+                let features = descriptor.platform.as_ref().map_or(0, features);
+                // What is made for more of what the platform knows is better.
+                (*rank, Reverse(features))
+            })
             .map(|(_, descriptor)| descriptor)
     }
 

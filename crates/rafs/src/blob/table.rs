@@ -442,7 +442,11 @@ impl<'a> Builder<'a> {
             return Err(self.error("it is empty, or larger than 16 MiB"));
         }
         if extent.stored_bytes == 0 {
-            return Err(self.error("it is stored in no byte"));
+            // As nydus-image 2.4.1 to 2.4.3 writes it for every chunk that it does not batch, when it is told to
+            // batch: the content is nowhere.
+            return Err(
+                self.error("it is stored in no byte: the blob's writer left its content out")
+            );
         }
         if extent.compression == Compression::None && extent.stored_bytes != extent.decoded_bytes {
             return Err(self.error("it isn't compressed, but has two sizes"));
