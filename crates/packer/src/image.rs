@@ -4,15 +4,18 @@ use std::io::{self, Read};
 
 use draught_digest::Digest;
 use draught_rafs::blob::{BlobFeatures, BlobInfo, BlobOptions, BlobWriteError, ChunkTable};
+use draught_rafs::bootstrap::{BLOBS_MAX, chunk_indexes_in_order};
 use draught_tree::{Blob, Tree};
 
-use crate::bootstrap::{self, BootstrapLayer, FinishError};
+use crate::bootstrap::{self, BootstrapLayer, Contents, FinishError};
 use crate::cache::{Head, RecordError, RecordWriter, Replay};
+use crate::dictionary::{BlobOrigin, DictionaryUse, Loaded, UsedBlob};
 use crate::directory::Directory;
-use crate::layer::{self, Known, Layer, LayerInput, OwnTree, PackLayerError, Written};
+use crate::known::Known;
+use crate::layer::{self, Layer, LayerInput, OwnTree, PackLayerError, Written};
 use crate::options::{OptionsError, PackOptions};
 use crate::progress::{LayerReport, Progress};
-use crate::prune;
+use crate::prune::Needed;
 use crate::spool::Spooled;
 
 /// A blob that is complete, in a file without a name.
@@ -30,22 +33,22 @@ pub struct PackedImage {
     /// What it holds.
     pub tree: Tree,
     /// The blobs that it is made of, in the order of the tree's map.
-    pub blobs: Vec<BlobInfo>,
+    pub blobs: Vec<UsedBlob>,
     /// Its bootstrap.
     pub bootstrap: BootstrapLayer,
 }
 
 /// Packs the layers of an image, lowest first, into blobs and one tree.
 ///
-/// Chunks that a lower layer or an earlier file of the image brought are not stored again. Blobs are
-/// the same for the same layers and options, on any number of threads. After an error the packer is of
+/// Chunks that a dictionary has, or that a lower layer or an earlier file of the image brought, are not
+/// stored again. Blobs are the same for the same layers and options, on any number of threads. After an error the packer is of
 /// no more use.
 #[derive(Debug)]
 pub struct ImagePacker {
     options: PackOptions,
     tree: Tree,
     known: Known,
-    blobs: Vec<BlobInfo>,
+    blobs: Vec<UsedBlob>,
     layers: usize,
     wants_records: bool,
     /// Of the layer that was packed last.
@@ -66,34 +69,56 @@ impl ImagePacker {
     /// See [`OptionsError`].
     pub fn new(options: PackOptions) -> Result<Self, OptionsError> {
         options.check()?;
+        let mut tree = Tree::new();
+        let (dictionaries, blobs) = Loaded::load(
+            &options.dictionaries,
+            options.digester,
+            options.chunk_bytes,
+            &mut tree.map,
+        )
+        .ok_or(OptionsError::Dictionaries)?;
         Ok(Self {
             options,
-            tree: Tree::new(),
-            known: Known::new(),
-            blobs: Vec::new(),
+            tree,
+            known: Known::new(dictionaries),
+            blobs,
             layers: 0,
             wants_records: false,
             record: None,
         })
     }
 
+    /// How much of each dictionary can be used.
+    #[must_use]
+    pub fn dictionaries(&self) -> &[DictionaryUse] {
+        self.known.dictionaries.uses()
+    }
+
     /// The same, and of every layer that is packed a record is kept, for a build cache.
-    pub(crate) fn with_records(self) -> Self {
+    #[must_use]
+    pub fn with_records(self) -> Self {
         Self {
             wants_records: true,
             ..self
         }
     }
 
-    /// The record of the layer that was packed last, if one was kept.
-    pub(crate) fn take_record(&mut self) -> Option<io::Result<Vec<u8>>> {
+    /// The record of the layer that was packed last, if one was kept. An error says why it could not be
+    /// written; the layer is none the worse for it.
+    pub fn take_record(&mut self) -> Option<io::Result<Vec<u8>>> {
         self.record.take()
     }
 
     /// Does again what packing a layer did, from its record: layers above are packed as if it had been
     /// packed here. Gives what was reported, but for digests, and the facts of the blob that it became.
     /// After an error the packer is of no more use.
-    pub(crate) fn add_recorded(
+    ///
+    /// A record says what it likes of its blob: whoever goes on with it has verified the record, or trusts
+    /// where it comes from.
+    ///
+    /// # Errors
+    /// See [`RecordError`].
+    pub fn add_recorded(
         &mut self,
         record: &[u8],
     ) -> Result<(LayerReport, Option<BlobInfo>), RecordError> {
@@ -103,8 +128,10 @@ impl ImagePacker {
             limits: &self.options.tree_limits,
         };
         let (report, info) = replay.run(record)?;
+        if let Some(info) = &info {
+            self.push_blob(info.clone());
+        }
         self.layers += 1;
-        self.blobs.extend(info.clone());
         Ok((report, info))
     }
 
@@ -147,13 +174,32 @@ impl ImagePacker {
     /// # Errors
     /// See [`FinishError`].
     pub fn finish(mut self) -> Result<PackedImage, FinishError> {
-        let used = prune::used_blobs(&self.tree, &self.tree.map);
-        if used.contains(&false) {
-            prune::prune(&mut self.tree, &used);
-            let mut used = used.iter();
+        let dictionaries = &self.known.dictionaries;
+        let needed = Needed::by(&self.tree, &self.tree.map, dictionaries);
+        let chunk_indexes = if needed.is_all() && dictionaries.chunks() == 0 {
+            chunk_indexes_in_order(&self.tree)
+        } else {
+            let subset = needed.of(&self.tree.map, dictionaries);
+            let mut used = needed.blobs.iter();
             self.blobs.retain(|_| used.next().copied().unwrap_or(true));
+            subset.become_map_of(&mut self.tree)
+        };
+        // No longer needed, and large.
+        self.known = Known::default();
+        let is_foreign = |blob: &&UsedBlob| matches!(blob.origin, BlobOrigin::Dictionary(_));
+        if self.blobs.len() > BLOBS_MAX {
+            return Err(FinishError::Blobs {
+                blobs: self.blobs.len(),
+                dictionaries: self.blobs.iter().filter(is_foreign).count(),
+            });
         }
-        let bootstrap = bootstrap::write(&self.tree, &self.blobs, &self.options)?;
+        let infos: Vec<BlobInfo> = self.blobs.iter().map(|blob| blob.info.clone()).collect();
+        let contents = Contents {
+            tree: &self.tree,
+            blobs: &infos,
+            chunk_indexes: &chunk_indexes,
+        };
+        let bootstrap = bootstrap::write(contents, &self.options)?;
         Ok(PackedImage {
             tree: self.tree,
             blobs: self.blobs,
@@ -196,7 +242,6 @@ impl ImagePacker {
         asides: Asides,
         progress: &dyn Progress,
     ) -> Result<(LayerReport, Option<PackedBlob>), PackLayerError> {
-        self.layers += 1;
         let Asides {
             own,
             record,
@@ -209,6 +254,7 @@ impl ImagePacker {
             recorded = closed.1.map(|table| (closed.0.info.clone(), table));
             blob = Some(closed.0);
         }
+        self.layers += 1;
         self.record = record.map(|record| {
             record.finish(&Head {
                 first_chunk,
@@ -261,27 +307,43 @@ impl ImagePacker {
         }
         // What a bootstrap says of the blob is about its data: the inner bootstrap is none of it.
         info.features = info.features.without(BlobFeatures::INLINED_FS_META);
-        self.blobs.push(info.clone());
+        self.push_blob(info.clone());
         Ok((PackedBlob { info, content }, copy))
+    }
+
+    /// Adds the blob that the layer at hand became.
+    fn push_blob(&mut self, info: BlobInfo) {
+        let Some(digest) = info.digest else { return };
+        self.blobs.push(UsedBlob {
+            digest,
+            stored_bytes: info.stored_bytes,
+            info,
+            origin: BlobOrigin::Layer(self.layers),
+        });
     }
 
     /// The bootstrap of the layer that was packed last, over the blobs that its files lie in.
     fn layer_bootstrap(&self, mut own: Tree, last: &BlobInfo) -> Result<Vec<u8>, PackLayerError> {
-        let mut used = prune::used_blobs(&own, &self.tree.map);
-        if let Some(last) = used.last_mut() {
+        let (map, dictionaries) = (&self.tree.map, &self.known.dictionaries);
+        let mut needed = Needed::by(&own, map, dictionaries);
+        if let Some(last) = needed.blobs.last_mut() {
             // Even if whiteouts or later entries of the layer left nothing of it.
             *last = true;
         }
-        let (map, chunks) = prune::subset(&self.tree.map, &used);
-        own.map = map;
-        prune::renumber(&mut own, &chunks);
-        let all = self.blobs.iter().chain(std::iter::once(last));
-        let blobs: Vec<BlobInfo> = all
-            .zip(&used)
+        let chunk_indexes = needed.of(map, dictionaries).become_map_of(&mut own);
+        let earlier = self.blobs.iter().map(|blob| &blob.info);
+        let blobs: Vec<BlobInfo> = earlier
+            .chain(std::iter::once(last))
+            .zip(&needed.blobs)
             .filter(|(_, used)| **used)
             .map(|(blob, _)| blob.clone())
             .collect();
-        bootstrap::write_raw(&own, &blobs, &self.options)
+        let contents = Contents {
+            tree: &own,
+            blobs: &blobs,
+            chunk_indexes: &chunk_indexes,
+        };
+        bootstrap::write_raw(contents, &self.options)
             .map_err(|source| PackLayerError::Bootstrap { source })
     }
 }

@@ -10,14 +10,19 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+mod archive;
 mod blocking;
 mod bootstrap;
 mod cache;
 mod convert;
+mod dictionary;
 mod directory;
 mod image;
+mod import;
+mod known;
 mod layer;
 mod options;
+mod pack;
 mod progress;
 mod prune;
 mod spool;
@@ -29,11 +34,20 @@ pub use cache::{
     RecordError,
 };
 pub use convert::{
-    ConvertError, ConvertOptions, Converted, ConvertedImage, PlatformChoice, convert,
+    BlobPlace, ConvertError, ConvertOptions, Converted, ConvertedImage, PlatformChoice, Publish,
+    convert,
 };
+pub use dictionary::{BlobOrigin, Dictionary, DictionaryError, DictionaryUse, UsedBlob};
 pub use directory::{Directory, DirectoryError};
+pub use draught_source::BlobBackend;
 pub use image::{ImagePacker, PackedBlob, PackedImage};
+pub use import::{OpenError, open_image};
 pub use layer::{LayerInput, PackLayerError};
 pub use options::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, OptionsError, PackOptions};
+pub use pack::{
+    ArchiveFormat, ArchiveOptions, DictionaryAt, EstargzOptions, GZIP_LEVEL_DEFAULT,
+    GZIP_LEVEL_MAX, Layer, LayerReader, ListedLayer, Output, PackError, Packed, Packer,
+    StoredLayer, StreamLayer,
+};
 pub use progress::{LayerReport, Progress};
 pub use spool::Spooled;

@@ -2,10 +2,13 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use draught_codec::{LEVEL_DEFAULT, LayerLimits};
 use draught_digest::Algorithm;
 use draught_tree::Compression;
+
+use crate::dictionary::{Dictionary, DictionaryError};
 
 /// Threads that compress, at most. More do not help: reading and digesting a layer is one thread's work.
 const THREADS_MAX: usize = 16;
@@ -42,6 +45,8 @@ pub struct PackOptions {
     /// Paths of files that a start of the image reads, in that order: they become its prefetch table, which
     /// readers fetch before anybody asks. What the image does not have is left out.
     pub prefetch: Vec<Vec<u8>>,
+    /// Images whose chunks are not stored again. Of chunks that several have, those of the first are used.
+    pub dictionaries: Vec<Arc<Dictionary>>,
     /// Threads that compress.
     pub threads: NonZeroUsize,
     /// Where blobs lie until they are pushed: unlinked files, so nothing is left after a crash.
@@ -64,6 +69,7 @@ impl Default for PackOptions {
             batch_bytes: 0,
             layer_bootstraps: true,
             prefetch: Vec::new(),
+            dictionaries: Vec::new(),
             threads: std::thread::available_parallelism()
                 .unwrap_or(NonZeroUsize::MIN)
                 .min(NonZeroUsize::MIN.saturating_add(THREADS_MAX - 1)),
@@ -76,7 +82,7 @@ impl Default for PackOptions {
 }
 
 /// Why options can't be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OptionsError {
     /// The chunk size.
@@ -108,11 +114,50 @@ pub enum OptionsError {
         /// What was asked for.
         compression: Compression,
     },
+    /// The gzip level.
+    #[error("the gzip level is {level}; it must be from 1 to 12")]
+    GzipLevel {
+        /// What was asked for.
+        level: u32,
+    },
+    /// The chunk size of eStargz.
+    #[error(
+        "the chunk size is {bytes} bytes; for eStargz it must be a multiple of 4 KiB, 16 MiB at most"
+    )]
+    EstargzChunkBytes {
+        /// What was asked for.
+        bytes: u64,
+    },
+    /// The size of members that small files share.
+    #[error("small files are to share {bytes} bytes; it must be 0 (none) or 16 MiB at most")]
+    EstargzPackBytes {
+        /// What was asked for.
+        bytes: u64,
+    },
+    /// Something that only nydus images can have.
+    #[error("{what} is for nydus images only, and the format is {format}")]
+    NydusOnly {
+        /// What.
+        what: &'static str,
+        /// The format that was asked for.
+        format: &'static str,
+    },
     /// The zstd level.
     #[error("the zstd level is {level}; it must be from 1 to 22")]
     Level {
         /// What was asked for.
         level: i32,
+    },
+    /// Too large dictionaries.
+    #[error("all dictionaries together have more than 2^32 chunks; use fewer")]
+    Dictionaries,
+    /// A dictionary.
+    #[error("dictionary {number} can't be used", number = index + 1)]
+    Dictionary {
+        /// Which, from 0.
+        index: usize,
+        /// Why not.
+        source: DictionaryError,
     },
 }
 
@@ -142,6 +187,11 @@ impl PackOptions {
         }
         if self.compression == Compression::Zstd && !(1..=22).contains(&self.level) {
             return Err(OptionsError::Level { level: self.level });
+        }
+        for (index, dictionary) in self.dictionaries.iter().enumerate() {
+            dictionary
+                .check_digester(self.digester)
+                .map_err(|source| OptionsError::Dictionary { index, source })?;
         }
         Ok(())
     }

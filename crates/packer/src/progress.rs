@@ -43,6 +43,10 @@ pub trait Progress: Send + Sync {
     /// A layer was found in a build cache: it is neither read nor packed.
     fn layer_cached(&self, _layer: usize, _report: &LayerReport) {}
 
+    /// A layer can't be written in the format that was asked for, for a reason that lies in the format: it
+    /// becomes a plain one.
+    fn layer_stays_plain(&self, _layer: usize, _why: &str) {}
+
     /// A build cache could not be used as it should be: the work is done without it.
     fn cache_failed(&self, _cache: &str, _why: &str) {}
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 use draught_digest::Digest;
 use draught_oci::{Any, Descriptor, Document, Index, Location, Manifest};
 use draught_packer::{
-    CacheLocation, CacheOptions, CacheReport, ConvertOptions, Converted, LayerReport, PackOptions,
-    PlatformChoice, Progress, convert,
+    CacheLocation, CacheOptions, CacheReport, ConvertOptions, Converted, LayerReport, Output,
+    PackOptions, PlatformChoice, Progress, convert,
 };
 use draught_source::{Client, Repository, Settings};
 use draught_testkit::fault_proxy::{Fault, Rule};
@@ -90,15 +90,23 @@ fn image(dir: &Path, layers: &[Vec<u8>]) -> Location {
 
 fn options(caches: &[CacheLocation]) -> ConvertOptions {
     ConvertOptions {
-        pack: PackOptions {
+        output: Output::Nydus(PackOptions {
             chunk_bytes: 4 << 10,
             ..PackOptions::default()
-        },
-        platform: PlatformChoice::Host,
+        }),
         cache: CacheOptions {
             locations: caches.to_vec(),
             ..CacheOptions::default()
         },
+        ..ConvertOptions::default()
+    }
+}
+
+/// How the image is packed.
+fn pack(options: &mut ConvertOptions) -> &mut PackOptions {
+    match &mut options.output {
+        Output::Nydus(pack) => pack,
+        Output::Archives(_) => panic!("it is not packed"),
     }
 }
 
@@ -323,7 +331,7 @@ async fn other_options_and_other_parents_miss() {
     ];
     for (at, change) in changes.into_iter().enumerate() {
         let mut options = options(&caches);
-        change(&mut options.pack);
+        change(pack(&mut options));
         let first = run_with(&from, &to, &options).await;
         assert_counts(&first, 0, 4);
         assert_counts(&run_with(&from, &to, &options).await, 4, 0);
@@ -333,8 +341,8 @@ async fn other_options_and_other_parents_miss() {
     }
     // What only the bootstrap of the image depends on.
     let mut other = options(&caches);
-    other.pack.prefetch = vec![b"b".to_vec()];
-    other.pack.threads = 3.try_into().unwrap();
+    pack(&mut other).prefetch = vec![b"b".to_vec()];
+    pack(&mut other).threads = 3.try_into().unwrap();
     let prefetching = run_with(&from, &to, &other).await;
     assert_counts(&prefetching, 4, 0);
 

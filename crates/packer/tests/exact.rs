@@ -5,13 +5,9 @@
     reason = "what fails here fails the test that called it"
 )]
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use draught_codec::Decoder;
 use draught_packer::{ImagePacker, LayerInput, PackOptions, PackedImage};
 use draught_tar::Writer;
 use draught_testkit::compare::{self, Snapshot};
@@ -19,16 +15,14 @@ use draught_testkit::images::{Layer, Packing, write_layout};
 use draught_testkit::{Scratch, erofs, images, need, process};
 use draught_tree::{Compression, Entry, EntryKind, Meta, Tree};
 
+mod support;
+use support::{copy, devices, unwrap_bootstrap};
+
 /// An image as files: its bootstrap and, by digest, its blobs.
 struct Packed {
     tree: Tree,
     bootstrap: PathBuf,
     blobs: PathBuf,
-}
-
-fn copy(mut from: File, to: &Path) {
-    let mut to = fs_err::File::create(to).unwrap();
-    io::copy(&mut from, &mut to).unwrap();
 }
 
 fn pack(layout: &Path, options: PackOptions, out: &Path) -> Packed {
@@ -45,59 +39,12 @@ fn pack(layout: &Path, options: PackOptions, out: &Path) -> Packed {
     let PackedImage {
         tree, bootstrap, ..
     } = packer.finish().unwrap();
-    let layer = out.join("bootstrap.tar.gz");
-    copy(bootstrap.content.into_file().unwrap(), &layer);
-    let mut untar = Command::new("tar");
-    process::run(untar.arg("-xzf").arg(&layer).arg("-C").arg(out));
+    let bootstrap = unwrap_bootstrap(bootstrap, out);
     Packed {
         tree,
-        bootstrap: out.join("image/image.boot"),
+        bootstrap,
         blobs,
     }
-}
-
-/// The devices that the bootstrap points into, every chunk in its place.
-fn devices(packed: &Packed, out: &Path) -> Vec<PathBuf> {
-    let map = &packed.tree.map;
-    let mut decoder = Decoder::new();
-    let mut paths = Vec::new();
-    let mut files = Vec::new();
-    for (at, blob) in map.blobs.iter().enumerate() {
-        let path = out.join(format!("device-{at}"));
-        let device = fs_err::File::create(&path).unwrap();
-        device.set_len(blob.device_bytes).unwrap();
-        let stored = fs_err::File::open(packed.blobs.join(blob.digest.hex())).unwrap();
-        paths.push(path);
-        files.push((device, stored));
-    }
-    let mut decoded = Vec::new();
-    let mut decoded_extent = None;
-    for chunk in &map.chunks {
-        let extent = map.extent(chunk.extent).unwrap();
-        let (device, stored) = &files[extent.blob.index()];
-        // The chunks of a batch follow each other: decode it once.
-        if decoded_extent != Some(chunk.extent) {
-            let mut bytes = vec![0; usize::try_from(extent.stored_bytes).unwrap()];
-            stored
-                .file()
-                .read_exact_at(&mut bytes, extent.offset.0)
-                .unwrap();
-            decoder
-                .decode(
-                    extent.compression,
-                    &bytes,
-                    extent.decoded_bytes,
-                    &mut decoded,
-                )
-                .unwrap();
-            decoded_extent = Some(chunk.extent);
-        }
-        let from = usize::try_from(chunk.offset.0).unwrap();
-        let bytes = &decoded[from..from + usize::try_from(chunk.bytes).unwrap()];
-        assert!(chunk.digest.verifies(bytes));
-        device.file().write_all_at(bytes, chunk.place.0).unwrap();
-    }
-    paths
 }
 
 /// What umoci makes of an image.
@@ -121,7 +68,7 @@ fn check_kernel(layout: &Path, options: PackOptions) {
     let scratch = Scratch::new();
     let expected = unpacked(&umoci, layout, &scratch);
     let packed = pack(layout, options, scratch.path());
-    let devices = devices(&packed, scratch.path());
+    let devices = devices(&packed.tree.map, &packed.blobs, scratch.path());
     let dir = scratch.dir("mounted");
     let mount = erofs::mount(&packed.bootstrap, &devices, &dir).unwrap();
     let got = compare::snapshot_dir(&dir);

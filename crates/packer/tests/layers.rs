@@ -259,10 +259,7 @@ fn a_blob_whose_content_is_all_hidden_is_no_part_of_the_image() {
     }
     let image = packer.finish().unwrap();
     blobs.remove(1);
-    let digests: Vec<_> = blobs
-        .iter()
-        .map(|blob| Some(Digest::sha256(blob)))
-        .collect();
+    let digests: Vec<_> = blobs.iter().map(|blob| Digest::sha256(blob)).collect();
     assert_eq!(
         image
             .blobs
@@ -292,6 +289,7 @@ fn described(layer: &[u8], archive: &[u8]) -> LayerInput<Cursor<Vec<u8>>> {
         digest: Some(Digest::sha256(layer)),
         stored_bytes: Some(layer.len() as u64),
         diff_id: Some(Digest::sha256(archive)),
+        is_estargz: false,
     }
 }
 

@@ -4,8 +4,7 @@
     reason = "what fails here fails the test that called it"
 )]
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,6 +12,9 @@ use draught_packer::{Directory, ImagePacker, LayerInput, PackOptions, PackedImag
 use draught_rafs::blob::{TOC_TAIL_BYTES, Toc, TocLimits};
 use draught_testkit::{Scratch, compare, facts, mounted, need, process};
 use draught_tree::Compression;
+
+mod support;
+use support::copy;
 
 /// What is packed.
 enum Layer {
@@ -43,11 +45,6 @@ fn pack(options: PackOptions, layers: &[Layer], out: &Path) -> (PackedImage, Pat
     (packer.finish().unwrap(), blobs)
 }
 
-fn copy(mut from: File, to: &Path) {
-    let mut to = fs_err::File::create(to).unwrap();
-    io::copy(&mut from, &mut to).unwrap();
-}
-
 /// Takes the bootstrap out of its layer, with tar.
 fn bootstrap(image: PackedImage, out: &Path) -> PathBuf {
     let layer = out.join("bootstrap.tar.gz");
@@ -55,7 +52,7 @@ fn bootstrap(image: PackedImage, out: &Path) -> PathBuf {
     copy(image.bootstrap.content.into_file().unwrap(), &layer);
     assert!(digest.verifies(&fs_err::read(&layer).unwrap()));
     let mut archive = Vec::new();
-    flate2::read::GzDecoder::new(fs_err::File::open(&layer).unwrap())
+    flate2::read::MultiGzDecoder::new(fs_err::File::open(&layer).unwrap())
         .read_to_end(&mut archive)
         .unwrap();
     assert!(image.bootstrap.diff_id.verifies(&archive));
@@ -269,7 +266,7 @@ fn a_blob_holds_a_bootstrap_of_its_layer_that_nydus_unpacks() {
     fs_err::write(upper.join(".wh.etc"), b"").unwrap();
     let layers = [Layer::Archive(base.clone()), Layer::Directory(upper)];
     let (image, blobs) = pack(PackOptions::default(), &layers, scratch.path());
-    let blob = |at: usize| blobs.join(image.blobs[at].digest.unwrap().hex());
+    let blob = |at: usize| blobs.join(image.blobs[at].digest.hex());
 
     let mut expected = compare::Applied::default();
     expected.layer(fs_err::File::open(&base).unwrap()).unwrap();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use draught_oci::{Descriptor, Manifest};
-use draught_source::{Repository, SourceError};
+use draught_source::{BlobBackend, SourceError};
 use futures_util::future::BoxFuture;
 
 use super::key::CacheKey;
@@ -44,7 +44,7 @@ pub trait BuildCache: Send + Sync + fmt::Debug {
     fn label(&self) -> String;
 
     /// Where its blobs are.
-    fn blobs(&self) -> &Repository;
+    fn blobs(&self) -> &dyn BlobBackend;
 
     /// The layer of that key; `None` when it isn't there. That its blob still is, the caller has to see.
     ///

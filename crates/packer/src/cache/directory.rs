@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use draught_oci::{Content as _, Index, Limits, Location, Manifest, Selector, annotation};
-use draught_source::{Client, Repository};
+use draught_source::{BlobBackend, Client};
 use futures_util::future::BoxFuture;
 
 use super::backend::{BuildCache, CacheError, CacheHit, CachedLayer};
@@ -109,7 +109,7 @@ impl BuildCache for DirectoryCache {
         format!("dir:{}", self.dir.display())
     }
 
-    fn blobs(&self) -> &Repository {
+    fn blobs(&self) -> &dyn BlobBackend {
         &self.shelf.repository
     }
 

@@ -10,7 +10,7 @@ use draught_oci::{Descriptor, Document, Manifest, media_type};
 
 use super::backend::{CacheError, CachedLayer};
 use super::key::CacheKey;
-use crate::convert::blob_descriptor;
+use crate::pack::blob_descriptor;
 
 /// What a manifest that is a cache says it is. Another version is another type, and left alone.
 const ARTIFACT_TYPE: &str = "application/vnd.draught.cache.v1+json";
@@ -33,6 +33,26 @@ pub(crate) fn cached_layer(
 ) -> CachedLayer {
     let bytes = record.len() as u64;
     described(key, (Digest::sha256(record), bytes), blob)
+}
+
+impl CachedLayer {
+    /// A cache of these layers as a manifest, the one used last first.
+    #[must_use]
+    pub fn list(layers: &[Self]) -> Document<Manifest> {
+        write(layers, None)
+    }
+
+    /// The layers that a manifest lists: that of a cache, or that of an image which is its own cache. An
+    /// image that is none lists none.
+    ///
+    /// # Errors
+    /// [`CacheError::Damaged`] when the list is malformed.
+    pub fn listed(manifest: &Manifest) -> Result<Vec<Self>, CacheError> {
+        if manifest.artifact_type.as_deref() == Some(ARTIFACT_TYPE) {
+            return read(manifest, "the manifest");
+        }
+        annotated(manifest)
+    }
 }
 
 fn described(key: CacheKey, record: (Digest, u64), blob: Option<(Digest, u64)>) -> CachedLayer {

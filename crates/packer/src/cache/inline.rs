@@ -7,7 +7,7 @@
 //! What is read is the image, or all images of the index, that the destination's tag stands for.
 
 use draught_oci::{Any, Document, Manifest, Selector};
-use draught_source::{Repository, SourceError};
+use draught_source::{BlobBackend, Repository, SourceError};
 use futures_util::future::BoxFuture;
 
 use super::backend::{BuildCache, CacheError, CacheHit, CachedLayer};
@@ -87,7 +87,7 @@ impl BuildCache for InlineCache {
         "inline".to_owned()
     }
 
-    fn blobs(&self) -> &Repository {
+    fn blobs(&self) -> &dyn BlobBackend {
         &self.shelf.repository
     }
 

@@ -4,10 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use draught_digest::{Digest, ParseDigestError};
+use draught_importer::estargz_toc;
 use draught_oci::Descriptor;
 use draught_tree::Compression;
 
 use crate::options::PackOptions;
+use crate::pack::{ArchiveFormat, Layer};
 
 /// The version of what this crate writes. It goes up whenever the same input with the same options may give
 /// other bytes than before: a change to how files are cut, to the order of chunks, to the format, or of a
@@ -29,6 +31,7 @@ impl CacheKey {
             chunk_bytes,
             batch_bytes,
             layer_bootstraps,
+            dictionaries,
             // Is part of the image's bootstrap, which is written anew each time.
             prefetch: _,
             // Do not change the output.
@@ -45,12 +48,15 @@ impl CacheKey {
             Compression::Zstd => format!("zstd {level}"),
             Compression::Gzip => "gzip".to_owned(),
         };
-        let text = format!(
+        let mut text = format!(
             "draught build cache, writer {version}\nformat rafs v6\ncompression {compression}\n\
              digester {}\nchunk bytes {chunk_bytes}\nbatch bytes {batch_bytes}\n\
              layer bootstraps {layer_bootstraps}\n",
             digester.name(),
         );
+        for dictionary in dictionaries {
+            text.push_str(&format!("dictionary {}\n", dictionary.identity()));
+        }
         Self(Digest::sha256(text.as_bytes()))
     }
 
@@ -62,17 +68,34 @@ impl CacheKey {
         Self(Digest::sha256(text.as_bytes()))
     }
 
-    /// The keys of an image's layers, lowest first.
+    /// The keys of an image's layers, lowest first, up to the first of which too little is known.
     pub(crate) fn chain<'a>(
         options: &PackOptions,
-        layers: impl IntoIterator<Item = (&'a Descriptor, &'a Digest)>,
+        layers: impl IntoIterator<Item = &'a dyn Layer>,
     ) -> Vec<Self> {
         let mut parent = Self::root(options, WRITER_VERSION);
-        let key = |(layer, diff_id)| {
-            parent = parent.child(layer, diff_id);
-            parent
+        let key = |layer| {
+            parent = parent.of(layer)?;
+            Some(parent)
         };
-        layers.into_iter().map(key).collect()
+        layers.into_iter().map_while(key).collect()
+    }
+
+    /// The key of a layer that becomes an archive, whatever lies below it.
+    pub(crate) fn alone(format: &ArchiveFormat, layer: &dyn Layer) -> Option<Self> {
+        let format = format.key();
+        let text = format!("draught build cache, writer {WRITER_VERSION}\n{format}");
+        Self(Digest::sha256(text.as_bytes())).of(layer)
+    }
+
+    fn of(self, layer: &dyn Layer) -> Option<Self> {
+        let descriptor = layer.descriptor()?;
+        let key = self.child(descriptor, &layer.diff_id()?);
+        // What belongs to that format is left out, and only what says so is looked through for it.
+        Some(match estargz_toc(descriptor) {
+            Some(_) => Self(Digest::sha256(format!("of eStargz {key}").as_bytes())),
+            None => key,
+        })
     }
 }
 
@@ -93,10 +116,15 @@ impl FromStr for CacheKey {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::Arc;
 
     use draught_digest::Algorithm;
+    use draught_tree::ChunkMap;
+
+    use crate::pack::StreamLayer;
 
     use super::*;
+    use crate::dictionary::Dictionary;
 
     fn layer(text: &str) -> (Descriptor, Digest) {
         let digest = Digest::sha256(text.as_bytes());
@@ -104,11 +132,17 @@ mod tests {
         (Descriptor::new("layer", digest, 1), diff_id)
     }
 
+    fn dictionary(identity: &str) -> Arc<Dictionary> {
+        let identity = Digest::sha256(identity.as_bytes());
+        let dictionary = Dictionary::new(identity, ChunkMap::default(), Vec::new(), Vec::new());
+        Arc::new(dictionary.unwrap())
+    }
+
     #[test]
     fn whatever_changes_the_output_changes_the_key() {
         let default = PackOptions::default;
         let mut keys = BTreeSet::new();
-        let changes: [fn(&mut PackOptions); 8] = [
+        let changes: [fn(&mut PackOptions); 12] = [
             |_| {},
             |options| options.level = 4,
             |options| options.compression = Compression::Lz4Block,
@@ -117,6 +151,10 @@ mod tests {
             |options| options.chunk_bytes = 1 << 16,
             |options| options.batch_bytes = 1 << 16,
             |options| options.layer_bootstraps = false,
+            |options| options.dictionaries = vec![dictionary("a")],
+            |options| options.dictionaries = vec![dictionary("b")],
+            |options| options.dictionaries = vec![dictionary("a"), dictionary("b")],
+            |options| options.dictionaries = vec![dictionary("b"), dictionary("a")],
         ];
         for change in changes {
             let mut options = default();
@@ -155,8 +193,17 @@ mod tests {
     fn a_key_reads_as_it_is_written() {
         let (a, id) = layer("a");
         let (b, b_id) = layer("b");
-        let chain = CacheKey::chain(&PackOptions::default(), [(&a, &id), (&b, &b_id)]);
-        assert_eq!(chain.len(), 2);
+        let stored = |descriptor: &Descriptor, diff_id: &Digest| {
+            let stream = StreamLayer::new(std::io::empty());
+            stream
+                .with_descriptor(descriptor.clone())
+                .with_diff_id(*diff_id)
+        };
+        let (lower, upper) = (stored(&a, &id), stored(&b, &b_id));
+        let unknown = StreamLayer::new(std::io::empty());
+        let layers: [&dyn Layer; 4] = [&lower, &upper, &unknown, &upper];
+        let chain = CacheKey::chain(&PackOptions::default(), layers);
+        assert_eq!(chain.len(), 2, "nothing is known above what is not known");
         assert_eq!(chain[1], chain[0].child(&b, &b_id));
         assert_eq!(chain[0].to_string().parse(), Ok(chain[0]));
     }

@@ -10,6 +10,7 @@ mod backend;
 mod directory;
 mod document;
 mod inline;
+mod journal;
 mod key;
 mod location;
 mod open;
@@ -21,11 +22,13 @@ mod shelf;
 
 pub use backend::{BuildCache, CacheError, CacheHit, CachedLayer};
 pub(crate) use document::{cached_layer, forget};
+pub(crate) use journal::Journal;
 pub use key::CacheKey;
+pub(crate) use key::WRITER_VERSION;
 pub use location::{
     CACHE_LAYERS_DEFAULT, CACHE_LAYERS_MAX, CacheLocation, CacheLocationError, CacheOptions,
 };
 pub use record::RecordError;
 pub(crate) use record::{Head, RecordWriter, Replay};
 pub use report::{CacheReport, CacheUse};
-pub(crate) use session::{Caches, Kept, mountable};
+pub(crate) use session::{Caches, Kept, chain, mountable};

@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use draught_oci::{Manifest, Reference};
-use draught_source::{RegistryRepository, Repository, SourceError};
+use draught_source::{BlobBackend, RegistryRepository, Repository, SourceError};
 use futures_util::future::BoxFuture;
 
 use super::backend::{BuildCache, CacheError, CacheHit, CachedLayer};
@@ -139,7 +139,7 @@ impl BuildCache for RegistryCache {
         format!("registry:{}", self.reference)
     }
 
-    fn blobs(&self) -> &Repository {
+    fn blobs(&self) -> &dyn BlobBackend {
         &self.shelf.repository
     }
 

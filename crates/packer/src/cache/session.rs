@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use draught_digest::Digest;
 use draught_oci::{Descriptor, Manifest};
-use draught_source::{Client, Payload, Repository};
+use draught_source::{BlobBackend, Client, Payload, Repository, SourceError};
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
@@ -34,6 +34,8 @@ struct Used {
     /// `None` when it could not be opened.
     cache: Option<Arc<dyn BuildCache>>,
     state: Mutex<State>,
+    /// Whether it is the journal: nobody asked for it, so nobody is told of it.
+    is_journal: bool,
 }
 
 #[derive(Default)]
@@ -98,7 +100,8 @@ impl Caches {
         caches
     }
 
-    fn none(progress: Arc<dyn Progress>) -> Self {
+    /// No caches.
+    pub(crate) fn none(progress: Arc<dyn Progress>) -> Self {
         Self {
             used: Vec::new(),
             counts: Mutex::default(),
@@ -115,10 +118,48 @@ impl Caches {
             label,
             cache,
             state: Mutex::default(),
+            is_journal: false,
         });
         if let Some(error) = error {
             self.failed(self.used.len() - 1, &error);
         }
+    }
+
+    /// Adds a cache that was opened.
+    pub(crate) fn push(&mut self, cache: Arc<dyn BuildCache>) {
+        self.add(cache.label(), Ok(cache));
+    }
+
+    /// Adds the journal: the layers of conversions that ended before their time. It is asked last.
+    pub(crate) fn push_journal(&mut self, journal: Arc<dyn BuildCache>) {
+        self.used.push(Used {
+            label: journal.label(),
+            cache: Some(journal),
+            state: Mutex::default(),
+            is_journal: true,
+        });
+    }
+
+    /// Tells somebody else of failures.
+    pub(crate) fn set_progress(&mut self, progress: Arc<dyn Progress>) {
+        self.progress = progress;
+    }
+
+    /// Notes a layer, whose blob is where it belongs, in the journal.
+    pub(crate) async fn note(&self, kept: &Kept) {
+        for used in self.used.iter().filter(|used| used.is_journal) {
+            let Some(cache) = &used.cache else { continue };
+            if let Err(error) = cache.put(&kept.layer, &kept.record).await {
+                let error = chain(&error);
+                tracing::debug!(error, "a layer could not be noted in the journal");
+            }
+        }
+    }
+
+    /// Whether there is any besides the journal: then records are held until the image is complete.
+    pub(crate) fn are_wanted(&self) -> bool {
+        let mut used = self.used.iter();
+        used.any(|used| !used.is_journal && used.cache.is_some())
     }
 
     /// Whether there is any that can be used.
@@ -132,6 +173,10 @@ impl Caches {
             return;
         };
         let why = chain(error);
+        if used.is_journal {
+            tracing::debug!(why, "a layer in the journal is of no use");
+            return;
+        }
         self.progress.cache_failed(&used.label, &why);
         used.state().failures.push(why);
     }
@@ -175,16 +220,16 @@ impl Caches {
     }
 
     /// Where a cache's blobs are.
-    pub(crate) fn blobs(&self, at: usize) -> Option<&Repository> {
+    pub(crate) fn blobs(&self, at: usize) -> Option<&dyn BlobBackend> {
         Some(self.used.get(at)?.cache.as_ref()?.blobs())
     }
 
     /// A layer came from this cache.
     pub(crate) fn count_hit(&self, at: usize) {
-        if let Some(used) = self.used.get(at) {
+        if let Some(used) = self.used.get(at).filter(|used| !used.is_journal) {
             used.state().hits += 1;
+            self.counts().0 += 1;
         }
-        self.counts().0 += 1;
     }
 
     /// A layer was packed.
@@ -201,7 +246,7 @@ impl Caches {
         let used = self.used.iter().enumerate();
         used.filter_map(|(at, used)| {
             let cache = used.cache.as_ref()?;
-            (!used.state().is_broken).then_some((at, used, cache))
+            (!used.is_journal && !used.state().is_broken).then_some((at, used, cache))
         })
     }
 
@@ -211,11 +256,20 @@ impl Caches {
     }
 
     /// Makes a layer's blob, which is in `to` by now, be in all caches.
-    pub(crate) async fn push_blob(&self, to: &Repository, blob: &Descriptor, payload: &Payload) {
+    pub(crate) async fn push_blob(
+        &self,
+        to: &dyn BlobBackend,
+        blob: &Descriptor,
+        payload: &Payload,
+    ) {
         for (at, used, cache) in self.writable() {
-            let from = mountable(to, cache.blobs());
-            let pushed = cache.blobs().push_blob(blob, payload, &from).await;
-            if let Err(source) = pushed {
+            let pushed = async {
+                if !self.has(to, cache.blobs(), blob).await? {
+                    cache.blobs().put_blob(blob, payload).await?;
+                }
+                Ok::<(), SourceError>(())
+            };
+            if let Err(source) = pushed.await {
                 used.state().missing.insert(blob.digest);
                 let what = format!("blob {}", blob.digest);
                 self.broken(at, used, &CacheError::Write { what, source });
@@ -232,21 +286,9 @@ impl Caches {
     }
 
     /// Whether a cache lacks a blob that is in `to`, and can't mount it from there.
-    pub(crate) async fn lack(&self, to: &Repository, blob: &Descriptor) -> bool {
+    pub(crate) async fn lack(&self, to: &dyn BlobBackend, blob: &Descriptor) -> bool {
         for (at, used, cache) in self.writable() {
-            let blobs = cache.blobs();
-            let has = async {
-                if blobs.has_blob(&blob.digest).await? {
-                    return Ok(true);
-                }
-                match (blobs, &*mountable(to, blobs)) {
-                    (Repository::Registry(blobs), [from, ..]) => {
-                        blobs.mount_blob(&blob.digest, from).await
-                    }
-                    _ => Ok(false),
-                }
-            };
-            match has.await {
+            match self.has(to, cache.blobs(), blob).await {
                 Ok(true) => {}
                 Ok(false) => return true,
                 Err(source) => {
@@ -259,11 +301,27 @@ impl Caches {
         false
     }
 
+    /// Whether a cache's place has a blob that is in `to`, by a mount from there if it can.
+    async fn has(
+        &self,
+        to: &dyn BlobBackend,
+        blobs: &dyn BlobBackend,
+        blob: &Descriptor,
+    ) -> Result<bool, SourceError> {
+        if blobs.has_blob(&blob.digest).await? {
+            return Ok(true);
+        }
+        match mountable(to, blobs) {
+            Some(from) => blobs.mount_blob(&blob.digest, &from).await,
+            None => Ok(false),
+        }
+    }
+
     /// Hands the layers of an image, lowest first, to all caches. Their blobs are where they should be, or are
     /// known not to be.
-    pub(crate) async fn finish_image(&self, layers: &[Kept], manifest: &mut Manifest) {
+    pub(crate) async fn finish_image(&self, layers: &[Arc<Kept>], manifest: &mut Manifest) {
         let used = self.used.iter().enumerate();
-        for (at, used) in used {
+        for (at, used) in used.filter(|(_, used)| !used.is_journal) {
             let Some(cache) = &used.cache else { continue };
             let is_missing = |blob: &Descriptor| used.state().missing.contains(&blob.digest);
             // Above a hole nothing is of use.
@@ -271,7 +329,8 @@ impl Caches {
                 .iter()
                 .take_while(|kept| !kept.layer.blob.as_ref().is_some_and(is_missing));
             let mut puts = stream::iter(whole)
-                .map(|Kept { layer, record }| async move {
+                .map(|kept| async move {
+                    let Kept { layer, record } = &**kept;
                     cache.put(layer, record).await.map(|()| layer.clone())
                 })
                 .boxed()
@@ -301,6 +360,11 @@ impl Caches {
     pub(crate) async fn commit(&self) {
         for (at, used) in self.used.iter().enumerate() {
             let Some(cache) = &used.cache else { continue };
+            if used.is_journal {
+                // All is done: nothing of it will be asked for.
+                drop(cache.commit().await);
+                continue;
+            }
             if used.state().exported == 0 {
                 continue;
             }
@@ -313,11 +377,10 @@ impl Caches {
 
     /// What became of them; `None` when there are none.
     pub(crate) fn report(&self) -> Option<CacheReport> {
-        if self.used.is_empty() {
-            return None;
-        }
+        let used = || self.used.iter().filter(|used| !used.is_journal);
+        used().next()?;
         let (hits, misses) = *self.counts();
-        let caches = self.used.iter().map(|used| {
+        let caches = used().map(|used| {
             let state = used.state();
             CacheUse {
                 cache: used.label.clone(),
@@ -336,19 +399,13 @@ impl Caches {
 }
 
 /// The repository that a blob of `from` can be mounted from, if it is of the same registry as `to`.
-pub(crate) fn mountable(from: &Repository, to: &Repository) -> Vec<String> {
-    match (from, to) {
-        (Repository::Registry(from), Repository::Registry(to))
-            if from.host() == to.host() && from.name() != to.name() =>
-        {
-            vec![from.name().to_owned()]
-        }
-        _ => Vec::new(),
-    }
+pub(crate) fn mountable(from: &dyn BlobBackend, to: &dyn BlobBackend) -> Option<String> {
+    let ((host, name), (to_host, to_name)) = (from.in_registry()?, to.in_registry()?);
+    (host == to_host && name != to_name).then(|| name.to_owned())
 }
 
 /// An error with all its causes, in a line.
-fn chain(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

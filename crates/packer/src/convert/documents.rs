@@ -3,53 +3,56 @@
 //! Origin: `containerd/nydus-snapshotter: pkg/converter/constant.go, convert_unix.go`.
 
 use draught_digest::Digest;
-use draught_importer::{NYDUS_BLOB, NYDUS_BLOB_MEDIA_TYPE, NYDUS_BOOTSTRAP, NYDUS_FS_VERSION};
-use draught_oci::{
-    Descriptor, Document, History, ImageConfig, Limits, Manifest, ParseError, media_type,
-};
+use draught_importer::NYDUS_BOOTSTRAP;
+use draught_oci::{Descriptor, Document, History, ImageConfig, Limits, Manifest, ParseError};
 
+use super::marks;
 use crate::cache;
 
-/// The manifest that an image was made from.
-const SOURCE_DIGEST: &str = "containerd.io/snapshot/nydus-source-digest";
-/// The version of RAFS that we write.
-const FS_VERSION: &str = "6";
 /// What deployed tools call the step that makes the bootstrap.
 const BOOTSTRAP_COMMENT: &str = "Nydus Bootstrap Layer";
 const CREATED_BY: &str = "draught convert";
 
-/// A data blob as a layer.
-pub(crate) fn blob_descriptor(digest: Digest, bytes: u64) -> Descriptor {
-    Descriptor::new(NYDUS_BLOB_MEDIA_TYPE, digest, bytes).with_annotation(NYDUS_BLOB, "true")
+/// What the history of an image has to say.
+#[derive(Debug)]
+pub(super) struct Steps {
+    /// For each layer of the source, whether it became one.
+    pub(super) became: Vec<bool>,
+    /// Layers that belong to none of them; the bootstrap, if there is one, is the last of these.
+    pub(super) others: usize,
+    pub(super) has_bootstrap: bool,
 }
 
-/// The layer with the bootstrap.
-pub(super) fn bootstrap_descriptor(digest: Digest, bytes: u64) -> Descriptor {
-    Descriptor::new(media_type::LAYER_TAR_GZIP, digest, bytes)
-        .with_annotation(NYDUS_BOOTSTRAP, "true")
-        .with_annotation(NYDUS_FS_VERSION, FS_VERSION)
+/// Whether a layer is a bootstrap.
+pub(super) fn is_bootstrap(layer: &Descriptor) -> bool {
+    layer.annotation(NYDUS_BOOTSTRAP).is_some()
 }
 
-/// The history of the converted image: as many steps with a layer as there are layers. `blob_of` says
-/// for each layer of the source whether it became a blob.
-pub(super) fn history(source: &[History], blob_of: &[bool]) -> Vec<History> {
+/// The history of the converted image: as many steps with a layer as there are layers.
+fn history(source: &[History], new: &Steps) -> Vec<History> {
     let mut steps = source.to_vec();
     let with_layer = steps.iter().filter(|step| !step.empty_layer).count();
-    if with_layer == blob_of.len() {
-        let mut became_blob = blob_of.iter();
+    if with_layer == new.became.len() {
+        let mut became = new.became.iter();
         for step in steps.iter_mut().filter(|step| !step.empty_layer) {
-            step.empty_layer = !became_blob.next().copied().unwrap_or_default();
+            step.empty_layer = !became.next().copied().unwrap_or_default();
         }
     } else {
-        // It says nothing of these layers, or lies: it is kept as a text, and the blobs get steps.
+        // It says nothing of these layers, or lies: it is kept as a text, and the new ones get steps.
         for step in &mut steps {
             step.empty_layer = true;
         }
-        for _ in blob_of.iter().filter(|became_blob| **became_blob) {
+        for _ in new.became.iter().filter(|became| **became) {
             steps.push(step(None));
         }
     }
-    steps.push(step(Some(BOOTSTRAP_COMMENT)));
+    let bootstraps = usize::from(new.has_bootstrap);
+    for _ in 0..new.others.saturating_sub(bootstraps) {
+        steps.push(step(None));
+    }
+    if new.has_bootstrap {
+        steps.push(step(Some(BOOTSTRAP_COMMENT)));
+    }
     steps
 }
 
@@ -65,27 +68,17 @@ fn step(comment: Option<&str>) -> History {
 pub(super) fn config(
     source: &Document<ImageConfig>,
     diff_ids: &[Digest],
-    blob_of: &[bool],
+    steps: &Steps,
 ) -> Result<Document<ImageConfig>, ParseError> {
-    let history = history(&source.history, blob_of);
+    let history = history(&source.history, steps);
     source.with_layers(diff_ids, &history, &Limits::default())
 }
 
-/// The manifest of the converted image. Annotations of the source stay, and its digest is noted.
-pub(super) fn manifest(
-    source: Option<(&Manifest, Digest)>,
-    config: &Document<ImageConfig>,
-    layers: Vec<Descriptor>,
-) -> Manifest {
-    let mut manifest = Manifest::new(config.descriptor(), layers);
-    if let Some((source, digest)) = source {
-        manifest.annotations.clone_from(&source.annotations);
-        cache::forget(&mut manifest);
-        manifest
-            .annotations
-            .insert(SOURCE_DIGEST.to_owned(), digest.to_string());
-    }
-    manifest
+/// Annotations of the source stay, but for those that are about its own layers.
+pub(super) fn inherit(manifest: &mut Manifest, source: &Manifest) {
+    manifest.annotations.clone_from(&source.annotations);
+    cache::forget(manifest);
+    marks::forget(&mut manifest.annotations);
 }
 
 #[cfg(test)]
@@ -101,7 +94,12 @@ mod tests {
     }
 
     fn check(source: &[History], blob_of: &[bool], expect: &[(&str, bool)]) {
-        let got = history(source, blob_of);
+        let steps = Steps {
+            became: blob_of.to_vec(),
+            others: 1,
+            has_bootstrap: true,
+        };
+        let got = history(source, &steps);
         let got: Vec<_> = got
             .iter()
             .map(|step| {
@@ -149,7 +147,12 @@ mod tests {
             "unheard.of":{"x":1}}"#;
         let source = Document::<ImageConfig>::parse(text.into(), &Limits::default()).unwrap();
         let ids = [Digest::sha256(b"blob"), Digest::sha256(b"bootstrap")];
-        let config = config(&source, &ids, &[true]).unwrap();
+        let steps = Steps {
+            became: vec![true],
+            others: 1,
+            has_bootstrap: true,
+        };
+        let config = config(&source, &ids, &steps).unwrap();
         assert_eq!(config.diff_ids, ids);
         let text = String::from_utf8(config.bytes().to_vec()).unwrap();
         assert!(
@@ -157,32 +160,5 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("e3b0c442"), "{text}");
-    }
-
-    #[test]
-    fn layers_are_marked_as_deployed_snapshotters_expect() {
-        let digest = Digest::sha256(b"");
-        let blob = blob_descriptor(digest, 1);
-        assert_eq!(
-            blob.media_type,
-            "application/vnd.oci.image.layer.nydus.blob.v1"
-        );
-        assert_eq!(
-            blob.annotation("containerd.io/snapshot/nydus-blob"),
-            Some("true")
-        );
-        let bootstrap = bootstrap_descriptor(digest, 1);
-        assert_eq!(
-            bootstrap.media_type,
-            "application/vnd.oci.image.layer.v1.tar+gzip"
-        );
-        assert_eq!(
-            bootstrap.annotation("containerd.io/snapshot/nydus-bootstrap"),
-            Some("true")
-        );
-        assert_eq!(
-            bootstrap.annotation("containerd.io/snapshot/nydus-fs-version"),
-            Some("6")
-        );
     }
 }

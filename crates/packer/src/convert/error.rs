@@ -1,15 +1,14 @@
 //! What can go wrong with an image.
 
-use std::io;
-
 use draught_digest::Digest;
 use draught_oci::{ParseError, Platform};
 use draught_source::SourceError;
 
-use crate::bootstrap::FinishError;
+use crate::dictionary::DictionaryError;
 use crate::directory::DirectoryError;
-use crate::layer::PackLayerError;
+use crate::import::OpenError;
 use crate::options::OptionsError;
+use crate::pack::PackError;
 
 /// Why an image can't be converted. No tag has changed.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +18,11 @@ pub enum ConvertError {
     #[error("the image can't be packed like that")]
     Options {
         /// Why.
-        source: OptionsError,
+        source: Box<OptionsError>,
     },
+    /// Its layers can't be packed.
+    #[error(transparent)]
+    Pack(Box<PackError>),
     /// The source can't be read.
     #[error("failed to read {what} from the source")]
     Read {
@@ -54,7 +56,7 @@ pub enum ConvertError {
         /// What it is for.
         platform: Platform,
     },
-    /// The image can't be converted: it is one already, or none.
+    /// The image can't be converted: it is none, or of a format that can't be read.
     #[error("manifest {manifest} can't be converted: {why}")]
     Format {
         /// The manifest.
@@ -80,33 +82,27 @@ pub enum ConvertError {
         /// Layers of the configuration.
         diff_ids: usize,
     },
-    /// A layer can't be packed.
-    #[error("failed to pack layer {layer} ({digest})")]
-    Layer {
-        /// Its number, from 1, the lowest.
-        layer: usize,
-        /// Its digest.
-        digest: Digest,
-        /// Why.
-        source: Box<PackLayerError>,
-    },
-    /// A directory can't be packed.
-    #[error("failed to pack the directory")]
-    Directory {
-        /// Why.
-        source: Box<PackLayerError>,
-    },
     /// A directory can't be read.
     #[error("failed to read the directory")]
     OpenDirectory {
         /// Why.
         source: DirectoryError,
     },
-    /// The bootstrap can't be written.
-    #[error("failed to finish the image")]
-    Finish {
+    /// The metadata of an image can't be read.
+    #[error("failed to open {what}")]
+    Open {
+        /// Which image.
+        what: String,
         /// Why.
-        source: FinishError,
+        source: Box<OpenError>,
+    },
+    /// A dictionary is none.
+    #[error("{what} can't be a chunk dictionary")]
+    Dictionary {
+        /// Which.
+        what: String,
+        /// Why not.
+        source: DictionaryError,
     },
     /// A document that was written can't be read: it is over a limit.
     #[error("failed to write the image's {what}")]
@@ -116,11 +112,21 @@ pub enum ConvertError {
         /// Why.
         source: ParseError,
     },
-    /// The spool directory fails.
-    #[error("failed to use the spool directory")]
-    Spool {
+    /// An annotation that says what readers rely on.
+    #[error(
+        "the annotation {key:?} can't be set: converted images say something with it themselves"
+    )]
+    Annotation {
+        /// Which.
+        key: String,
+    },
+    /// A way to make an image known that can't be.
+    #[error("{what} is not possible: {why}")]
+    Publish {
+        /// Which.
+        what: &'static str,
         /// Why.
-        source: io::Error,
+        why: String,
     },
     /// Indexes within indexes within indexes.
     #[error("index {digest} is nested too deeply")]
@@ -128,4 +134,10 @@ pub enum ConvertError {
         /// The innermost that was looked at.
         digest: Digest,
     },
+}
+
+impl From<PackError> for ConvertError {
+    fn from(source: PackError) -> Self {
+        Self::Pack(Box::new(source))
+    }
 }

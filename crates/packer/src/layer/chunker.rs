@@ -1,7 +1,5 @@
 //! The thread in the middle: applies entries to the tree and cuts files into chunks.
 
-use std::collections::HashMap;
-
 use crossbeam_channel::{Receiver, Sender};
 use draught_digest::Digest;
 use draught_tree::{ChunkId, ChunkMap, Compression, Entry, EntryKind, Tree};
@@ -10,6 +8,7 @@ use super::error::PackLayerError;
 use super::jobs::{JOB_BYTES, Job, Part};
 use super::order::{self, FENCE_BYTES, Order};
 use crate::cache::RecordWriter;
+use crate::known::Known;
 use crate::layer::own_tree::OwnTree;
 use crate::options::PackOptions;
 
@@ -21,9 +20,6 @@ pub(crate) trait Content {
     /// Reads the content of the entry given last, if it is a file; 0 at its end.
     fn read_data(&mut self, out: &mut [u8]) -> Result<usize, PackLayerError>;
 }
-
-/// The chunks that the image has so far.
-pub(crate) type Known = HashMap<Digest, ChunkId>;
 
 /// What was counted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -200,11 +196,12 @@ impl<'a> Chunker<'a> {
         self.counts.chunks += 1;
         let may_follow =
             |order: &Order, next| before.is_none_or(|before| order.may_follow(map, before, next));
-        if let Some(id) = self.known.get(&digest)
-            && may_follow(&self.order, *id)
-        {
-            return Ok(*id);
+        let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let mut known = self.known.find(map, &digest, length);
+        if let Some(id) = known.find(|id| may_follow(&self.order, *id)) {
+            return Ok(id);
         }
+        drop(known);
         if !may_follow(&self.order, ChunkId(self.next)) {
             self.fence(bytes)?;
         }

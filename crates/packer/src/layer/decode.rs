@@ -1,6 +1,6 @@
 //! The first thread: reads, checks and decodes the stream.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,13 +18,13 @@ const BUFFER_BYTES: usize = 256 << 10;
 const BUFFERS: usize = 6;
 
 /// Decoded bytes on their way from the decoder to the parser. Buffers go round.
-pub(super) struct PipeWriter {
+pub(crate) struct PipeWriter {
     full: Sender<Buffer>,
     empty: Receiver<Vec<u8>>,
 }
 
 /// The reading end. At the end of the stream it gives 0; if the writer ended before, an error.
-pub(super) struct PipeReader {
+pub(crate) struct PipeReader {
     full: Receiver<Buffer>,
     empty: Sender<Vec<u8>>,
     current: Vec<u8>,
@@ -38,7 +38,7 @@ enum Buffer {
     End,
 }
 
-pub(super) fn pipe() -> (PipeWriter, PipeReader) {
+pub(crate) fn pipe() -> (PipeWriter, PipeReader) {
     let (full_tx, full_rx) = bounded(BUFFERS);
     let (empty_tx, empty_rx) = bounded(BUFFERS);
     for _ in 1..BUFFERS {
@@ -58,6 +58,39 @@ pub(super) fn pipe() -> (PipeWriter, PipeReader) {
         ended: false,
     };
     (writer, reader)
+}
+
+impl PipeWriter {
+    /// Hands on a buffer; `false` when nobody reads any more.
+    fn send(&self, buffer: Vec<u8>, filled: usize) -> bool {
+        self.full.send(Buffer::Data(buffer, filled)).is_ok()
+    }
+
+    /// Says that the stream has ended as it should.
+    pub(crate) fn end(self) {
+        // Who does not read any more need not know.
+        drop(self.full.send(Buffer::End));
+    }
+}
+
+/// For what is written in large pieces.
+impl Write for PipeWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let mut buffer = self.empty.recv().map_err(|_| gone())?;
+        let filled = bytes.len().min(BUFFER_BYTES);
+        buffer.clear();
+        buffer.extend_from_slice(bytes.get(..filled).unwrap_or_default());
+        if self.send(buffer, filled) {
+            Ok(filled)
+        } else {
+            Err(gone())
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Read for PipeReader {
@@ -92,15 +125,15 @@ impl Read for PipeReader {
 
 /// A stream that was read to its end and is what it should be.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Decoded {
-    pub(super) digest: Digest,
-    pub(super) stored_bytes: u64,
-    pub(super) diff_id: Digest,
-    pub(super) decoded_bytes: u64,
+pub(crate) struct Decoded {
+    pub(crate) digest: Digest,
+    pub(crate) stored_bytes: u64,
+    pub(crate) diff_id: Digest,
+    pub(crate) decoded_bytes: u64,
 }
 
 /// Decodes a layer into the pipe; ends early if nobody reads it any more.
-pub(super) fn decode<R: Read>(
+pub(crate) fn decode<R: Read>(
     input: LayerInput<R>,
     limits: LayerLimits,
     pipe: PipeWriter,
@@ -146,7 +179,7 @@ pub(super) fn decode<R: Read>(
         });
     }
     // Only now: whoever reads the pipe learns of its end when all is verified.
-    drop(pipe.full.send(Buffer::End));
+    pipe.end();
     Ok(Decoded {
         digest: got,
         stored_bytes: checked.bytes,
@@ -185,7 +218,7 @@ fn run<R: Read>(
         if kind != LayerKind::Tar {
             hasher.update(buffer.get(..filled).unwrap_or_default());
         }
-        if pipe.full.send(Buffer::Data(buffer, filled)).is_err() {
+        if !pipe.send(buffer, filled) {
             return Err(PackLayerError::Aborted);
         }
     }

@@ -98,6 +98,26 @@ pub enum PackLayerError {
         /// Why.
         source: io::Error,
     },
+    /// The archive can't be written.
+    #[error("failed to write the layer's archive")]
+    Archive {
+        /// Why.
+        source: draught_tar::WriteError,
+    },
+    /// The layer can't be written as eStargz.
+    #[error("failed to write the layer as eStargz")]
+    Estargz {
+        /// Why.
+        source: Box<draught_estargz::WriteError>,
+    },
+    /// A chunk of the image can't be read back.
+    #[error("chunk {chunk} of the image is not to be had")]
+    Chunk {
+        /// Its number in the image.
+        chunk: u32,
+        /// Why.
+        source: io::Error,
+    },
     /// There are too many chunks.
     #[error("the image has more than 2^32 chunks")]
     TooManyChunks,

@@ -19,6 +19,8 @@ pub struct LayerInput<R> {
     pub stored_bytes: Option<u64>,
     /// The digest of its archive.
     pub diff_id: Option<Digest>,
+    /// Whether it is eStargz: then its table of contents and its marks are no part of the image.
+    pub is_estargz: bool,
 }
 
 impl<R> LayerInput<R> {
@@ -29,6 +31,7 @@ impl<R> LayerInput<R> {
             digest: None,
             stored_bytes: None,
             diff_id: None,
+            is_estargz: false,
         }
     }
 }

@@ -11,9 +11,10 @@ mod own_tree;
 mod pipeline;
 mod writer;
 
-pub(crate) use chunker::{Content, Known};
+pub(crate) use chunker::Content;
+pub(crate) use decode::{Decoded, PipeReader, PipeWriter, decode, pipe};
 pub use error::PackLayerError;
 pub use input::LayerInput;
 pub(crate) use own_tree::OwnTree;
-pub(crate) use pipeline::{Layer, pack_archive, pack_content};
+pub(crate) use pipeline::{Archive, Layer, join, pack_archive, pack_content};
 pub(crate) use writer::Written;

@@ -6,10 +6,12 @@
 //! images. Ours does not: of chunks that follow each other in a file, the second lies right behind the
 //! first, or before it, or in another blob, or at least [`GAP_BYTES`] away.
 //!
+//! This holds for the chunks of dictionaries too, whoever wrote their blobs.
+//!
 //! Where nothing else helps, a *fence* is put between them: incompressible bytes that no file refers to.
 
 use draught_digest::Digest;
-use draught_tree::{ChunkId, ChunkMap};
+use draught_tree::{BLOCK_BYTES, ChunkId, ChunkMap};
 
 /// More than nydusd reads over: it merges over gaps of 1/128 of its request size, which is 1 MiB, stored or
 /// decoded.
@@ -43,13 +45,11 @@ impl Order {
 
     /// Whether `next` may follow `before` in a file. `map` has the chunks of all earlier blobs.
     pub(super) fn may_follow(&self, map: &ChunkMap, before: ChunkId, next: ChunkId) -> bool {
-        if next.0 <= before.0.saturating_add(1) {
-            // Right behind, or before. Ids ascend from blob to blob, so this holds for all of them.
-            return true;
-        }
         match (before.0 >= self.first, next.0 >= self.first) {
+            // Right behind, or before: ids ascend within the blob.
+            (true, true) if next.0 <= before.0.saturating_add(1) => true,
             (true, true) => self.fenced(before.0, next.0),
-            (false, false) => far(map, before, next),
+            (false, false) => may_follow_earlier(map, before, next),
             _ => true,
         }
     }
@@ -61,8 +61,9 @@ impl Order {
     }
 }
 
-/// Whether two chunks of earlier blobs lie in different ones, or far apart in one.
-fn far(map: &ChunkMap, before: ChunkId, next: ChunkId) -> bool {
+/// Whether two chunks of earlier blobs lie in different ones, right behind each other, in the other order, or
+/// far apart. Not every chunk of a dictionary's blob is in the map, so ids don't tell what lies between.
+fn may_follow_earlier(map: &ChunkMap, before: ChunkId, next: ChunkId) -> bool {
     let place = |id: ChunkId| {
         let chunk = map.chunk(id)?;
         Some((chunk, map.extent(chunk.extent)?))
@@ -79,8 +80,18 @@ fn far(map: &ChunkMap, before: ChunkId, next: ChunkId) -> bool {
         .0
         .saturating_add(stored_before.stored_bytes.into());
     let end = before.place.0.saturating_add(before.bytes.into());
-    stored_next.offset.0.saturating_sub(stored_end) >= GAP_BYTES
-        && next.place.0.saturating_sub(end) >= GAP_BYTES
+    let place_end = end.next_multiple_of(BLOCK_BYTES);
+    let same_extent = before.extent == next.extent;
+    let is_before = next.place <= before.place && stored_next.offset <= stored_before.offset;
+    let is_behind = next.place.0 == place_end
+        && if same_extent {
+            next.offset.0 == before.offset.0.saturating_add(before.bytes.into())
+        } else {
+            stored_next.offset.0 == stored_end
+        };
+    let is_far = stored_next.offset.0.saturating_sub(stored_end) >= GAP_BYTES
+        && next.place.0.saturating_sub(end) >= GAP_BYTES;
+    is_before || is_behind || is_far
 }
 
 /// Fills `out` with bytes that don't compress, others for every `id`, the same every time.
@@ -168,6 +179,34 @@ mod tests {
         let mut near = map.clone();
         near.extents[2].offset = BlobOffset(300);
         assert!(!order.may_follow(&near, ChunkId(0), ChunkId(2)));
+    }
+
+    #[test]
+    fn what_is_missing_in_the_map_of_a_dictionary_lies_between() {
+        let order = Order::new(6);
+        // The first two chunks of the first blob, as if one between them were nobody's.
+        for (offset, place, expect) in [
+            (100, 4096, true),
+            (100, 8192, false),
+            (150, 8192, false),
+            (9000, 8192, false),
+            (9000, 20_000 & !4095, true),
+        ] {
+            let mut map = map();
+            map.extents[1].offset = BlobOffset(offset);
+            map.chunks[1].place = DeviceOffset(place);
+            let got = order.may_follow(&map, ChunkId(0), ChunkId(1));
+            assert_eq!(got, expect, "{offset} {place}");
+            assert!(order.may_follow(&map, ChunkId(1), ChunkId(0)));
+        }
+        // In one batch.
+        for (offset, expect) in [(4096, true), (8192, false)] {
+            let mut map = map();
+            map.chunks[1].extent = map.chunks[0].extent;
+            map.chunks[1].offset = ChunkOffset(offset);
+            let got = order.may_follow(&map, ChunkId(0), ChunkId(1));
+            assert_eq!(got, expect, "{offset}");
+        }
     }
 
     #[test]

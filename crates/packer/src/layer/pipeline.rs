@@ -9,14 +9,16 @@ use crossbeam_channel::bounded;
 use draught_rafs::blob::BlobOptions;
 use draught_tree::{Entry, Tree};
 
-use super::chunker::{Chunker, Content, Counts, Known};
-use super::decode::{self, Decoded, PipeReader};
+use super::chunker::{Chunker, Content, Counts};
+use super::decode::{self, Decoded};
 use super::error::PackLayerError;
 use super::input::LayerInput;
 use super::jobs::{self, Job};
 use super::own_tree::OwnTree;
 use super::writer::{self, Written};
+use crate::archive::is_of_estargz;
 use crate::cache::RecordWriter;
+use crate::known::Known;
 use crate::options::PackOptions;
 use crate::progress::{LayerReport, Progress};
 
@@ -33,11 +35,21 @@ pub(crate) struct Layer<'a> {
     pub(crate) progress: &'a dyn Progress,
 }
 
-struct Archive {
-    reader: Option<draught_tar::Reader<PipeReader>>,
+/// An archive as content.
+pub(crate) struct Archive<R> {
+    reader: Option<draught_tar::Reader<R>>,
+    is_estargz: bool,
 }
 
-impl Archive {
+impl<R: Read> Archive<R> {
+    /// What `reader` gives. Of eStargz, what belongs to the format is left out.
+    pub(crate) fn new(reader: R, limits: draught_tar::Limits, is_estargz: bool) -> Self {
+        Self {
+            reader: Some(draught_tar::Reader::new(reader, limits)),
+            is_estargz,
+        }
+    }
+
     /// Reads the stream to its end; what goes wrong there the decoder knows better.
     fn drain(&mut self) {
         if let Some(reader) = self.reader.take() {
@@ -46,13 +58,16 @@ impl Archive {
     }
 }
 
-impl Content for Archive {
+impl<R: Read> Content for Archive<R> {
     fn next_entry(&mut self) -> Result<Option<Entry>, PackLayerError> {
         let failed = |source| PackLayerError::Tar { source };
         let Some(reader) = &mut self.reader else {
             return Ok(None);
         };
-        let entry = reader.next_entry().map_err(failed)?;
+        let mut entry = reader.next_entry().map_err(failed)?;
+        while self.is_estargz && entry.as_ref().is_some_and(|it| is_of_estargz(&it.path)) {
+            entry = reader.next_entry().map_err(failed)?;
+        }
         if entry.is_none()
             && let Some(reader) = self.reader.take()
         {
@@ -78,6 +93,7 @@ pub(crate) fn pack_archive<R: Read + Send>(
     layer: Layer<'_>,
 ) -> Result<(LayerReport, Option<Written>), PackLayerError> {
     let (number, progress) = (layer.number, layer.progress);
+    let is_estargz = input.is_estargz;
     let limits = layer.options.layer_limits;
     let tar_limits = layer.options.tar_limits;
     let cancelled = Arc::new(AtomicBool::new(false));
@@ -86,9 +102,7 @@ pub(crate) fn pack_archive<R: Read + Send>(
         let stop = Arc::clone(&cancelled);
         let decoder =
             scope.spawn(move || decode::decode(input, limits, pipe_writer, number, progress, stop));
-        let mut archive = Archive {
-            reader: Some(draught_tar::Reader::new(pipe_reader, tar_limits)),
-        };
+        let mut archive = Archive::new(pipe_reader, tar_limits, is_estargz);
         let packed = pack_content(&mut archive, layer);
         if let Err(PackLayerError::Tar { .. } | PackLayerError::Apply { .. }) = packed {
             // Bytes that are not those of the layer look like a bad archive: read on to know.
@@ -185,7 +199,7 @@ fn report(counts: &Counts) -> LayerReport {
 }
 
 /// A thread's outcome; if it panicked, so do we.
-fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+pub(crate) fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
     match thread.join() {
         Ok(outcome) => outcome,
         Err(panic) => std::panic::resume_unwind(panic),

@@ -4,7 +4,7 @@ use draught_rafs::blob::{BlobInfo, ChunkTable};
 use draught_tree::{Blob, ChunkId, EntryKind, Limits, Tree};
 
 use super::decode::{RecordError, read};
-use crate::layer::Known;
+use crate::known::Known;
 use crate::progress::LayerReport;
 
 /// The state of a packer, to which a layer is added.

@@ -1,8 +1,12 @@
+use std::sync::Arc;
+
 use draught_digest::Digest;
+use draught_rafs::bootstrap::chunk_indexes_in_order;
 use draught_testkit::images;
 use draught_tree::Compression;
 
 use crate::cache::key::WRITER_VERSION;
+use crate::dictionary::{BlobOrigin, Dictionary};
 use crate::image::ImagePacker;
 use crate::layer::LayerInput;
 use crate::options::PackOptions;
@@ -74,6 +78,66 @@ fn an_image_that_begins_with_recorded_layers_is_the_same_to_the_last_byte() {
             let (again, got) = pack(&options, &records[..recorded]);
             assert_eq!(got, expected, "{recorded} layers");
             assert!(again == records, "{recorded} layers: other records");
+        }
+    }
+}
+
+/// An image of the first of the layers, and of something else that has some of their content.
+fn dictionaries(options: &PackOptions) -> Vec<Arc<Dictionary>> {
+    let some: Vec<u8> = images::torture_layers().remove(1);
+    let dictionary = |layer: &[u8]| {
+        let mut packer = ImagePacker::new(options.clone()).unwrap();
+        packer.add_layer(LayerInput::new(layer), &()).unwrap();
+        let image = packer.finish().unwrap();
+        let chunk_indexes = chunk_indexes_in_order(&image.tree);
+        let infos = image.blobs.into_iter().map(|blob| blob.info).collect();
+        let identity = Digest::sha256(layer);
+        let made = Dictionary::new(identity, image.tree.map, infos, chunk_indexes);
+        Arc::new(made.unwrap())
+    };
+    vec![dictionary(&layers()[0]), dictionary(&some)]
+}
+
+#[test]
+fn layers_that_were_recorded_over_a_dictionary_are_replayed_over_it() {
+    for options in options() {
+        let with = PackOptions {
+            dictionaries: dictionaries(&options),
+            ..options.clone()
+        };
+        let (records, expected) = pack(&with, &[]);
+        assert_ne!(pack(&options, &[]).1, expected);
+        for recorded in 1..=records.len() {
+            let (again, got) = pack(&with, &records[..recorded]);
+            assert_eq!(got, expected, "{recorded} layers");
+            assert!(again == records, "{recorded} layers: other records");
+        }
+        // Each blob says where it comes from, whether it was packed or replayed.
+        for recorded in [0, records.len()] {
+            let mut packer = ImagePacker::new(with.clone()).unwrap();
+            for (at, layer) in layers().iter().enumerate() {
+                if at < recorded {
+                    packer.add_recorded(&records[at]).unwrap();
+                } else {
+                    packer
+                        .add_layer(LayerInput::new(layer.as_slice()), &())
+                        .unwrap();
+                }
+            }
+            let blobs = packer.finish().unwrap().blobs;
+            let is_foreign = |origin| matches!(origin, BlobOrigin::Dictionary(_));
+            let foreign = blobs.iter().filter(|blob| is_foreign(blob.origin)).count();
+            assert!(foreign > 0 && foreign < blobs.len(), "{blobs:?}");
+            assert!(blobs[..foreign].iter().all(|blob| is_foreign(blob.origin)));
+        }
+        // Over another dictionary, or over none, they don't fit.
+        for dictionaries in [vec![], with.dictionaries[1..].to_vec()] {
+            let other = PackOptions {
+                dictionaries,
+                ..options.clone()
+            };
+            let mut packer = ImagePacker::new(other).unwrap();
+            packer.add_recorded(&records[0]).unwrap_err();
         }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use draught_oci::{Document, ImageConfig, Manifest};
 use futures_util::StreamExt as _;
 
-use super::error::ConvertError;
-use super::image::Packed;
+use super::error::PackError;
+use super::layer::Layer;
+use super::lazy::Progressed;
 use super::push::Pusher;
 use crate::blocking::blocking;
 use crate::cache::{CacheHit, CacheKey, Kept, RecordError};
@@ -14,26 +14,27 @@ use crate::image::ImagePacker;
 use crate::options::PackOptions;
 
 /// Begins an image with the layers that a cache has, from the lowest up to the first that none has. Their
-/// blobs are in the destination, or on their way.
+/// blobs are where they belong, or on their way.
 pub(super) async fn restore(
-    source: &Document<Manifest>,
-    config: &Document<ImageConfig>,
+    layers: &[Arc<dyn Layer>],
     keys: &[CacheKey],
     options: &PackOptions,
     pusher: &mut Pusher,
-) -> Result<(ImagePacker, Packed), ConvertError> {
+) -> Result<(ImagePacker, Progressed), PackError> {
     // What a cache has is of no use when it can't be applied; half applied, it spoils the packer. Then all
     // begins again, and ends before that layer: so there are as many rounds as layers at most.
     let mut usable = keys;
     loop {
         let new = ImagePacker::new(options.clone());
-        let mut packer = new.map_err(|source| ConvertError::Options { source })?;
+        let mut packer = new.map_err(|source| PackError::Options {
+            source: Box::new(source),
+        })?;
         if !pusher.caches().is_any() {
-            return Ok((packer, Packed::default()));
+            return Ok((packer, Progressed::default()));
         }
         packer = packer.with_records();
         let mut hits = Vec::new();
-        let mut packed = Packed::default();
+        let mut done = Progressed::default();
         let mut spoilt = None;
         let caches = Arc::clone(pusher.caches());
         let mut found = caches.find_all(usable);
@@ -41,7 +42,7 @@ pub(super) async fn restore(
             let Some(first) = found.next().await.flatten() else {
                 break;
             };
-            let Some((at, hit)) = whole(first, key, options, pusher).await? else {
+            let Some((at, hit)) = whole(first, key, &options.spool_dir, pusher).await? else {
                 break;
             };
             let outcome;
@@ -67,42 +68,42 @@ pub(super) async fn restore(
                 spoilt = Some((at, RecordError::Value { what: "blob" }));
                 break;
             }
-            let index = packed.layers.len();
-            report.digest = source.layers.get(index).map(|layer| layer.digest);
-            report.diff_id = config.diff_ids.get(index).copied();
-            packed
-                .blobs
-                .push(layer.blob.as_ref().map(|blob| blob.digest));
-            packed.layers.push(report);
-            packed.kept.push(Kept { layer, record });
+            let source = layers.get(done.reports.len());
+            report.digest = source.and_then(|layer| Some(layer.descriptor()?.digest));
+            report.diff_id = source.and_then(|layer| layer.diff_id());
+            done.reports.push(report);
+            done.recorded += 1;
+            if caches.are_wanted() {
+                done.kept.push(Arc::new(Kept { layer, record }));
+            }
             hits.push(at);
         }
         if let Some((at, error)) = spoilt {
             pusher.caches().failed(at, &error);
-            usable = usable.get(..packed.layers.len()).unwrap_or_default();
+            usable = usable.get(..done.reports.len()).unwrap_or_default();
             continue;
         }
-        for (index, (at, report)) in hits.iter().zip(&packed.layers).enumerate() {
+        for (index, (at, report)) in hits.iter().zip(&done.reports).enumerate() {
             pusher.caches().count_hit(*at);
             pusher.progress().layer_cached(index, report);
         }
-        return Ok((packer, packed));
+        return Ok((packer, done));
     }
 }
 
 /// The layer that was found, if its blob is there too; else from the next cache that has it whole.
-async fn whole(
+pub(super) async fn whole(
     first: (usize, CacheHit),
     key: &CacheKey,
-    options: &PackOptions,
+    spool_dir: &std::path::Path,
     pusher: &mut Pusher,
-) -> Result<Option<(usize, CacheHit)>, ConvertError> {
+) -> Result<Option<(usize, CacheHit)>, PackError> {
     let caches = Arc::clone(pusher.caches());
     let mut next = Some(first);
     while let Some((at, hit)) = next {
         let is_whole = match &hit.layer.blob {
             None => true,
-            Some(blob) => pusher.secure(blob, at, &options.spool_dir).await?,
+            Some(blob) => pusher.secure(blob, at, spool_dir).await?,
         };
         if is_whole {
             return Ok(Some((at, hit)));
