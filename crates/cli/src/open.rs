@@ -1,21 +1,25 @@
 //! Opening images: from a location to what it holds.
 
 use anyhow::{Context as _, Result};
-use draught_importer::{Import, Limits, Opened, Step};
+use draught_importer::Opened;
 use draught_oci::{Any, Descriptor, Document, Location, Manifest, Platform, Selector};
-use draught_source::{Client, Repository, Source as _};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use draught_source::{BackendLocation, Blobs, Client, ObjectStore, Repository};
 
 use crate::settings::Settings;
-
-/// Pieces of metadata that are fetched at once.
-const READS_AT_ONCE: usize = 8;
 
 /// Who talks to registries for this command.
 pub(crate) fn client(settings: &Settings) -> Client {
     Client::new(draught_source::Settings {
         plain_http: settings.plain_http.clone(),
         ..draught_source::Settings::from_env()
+    })
+}
+
+/// The same place for whoever runs in another directory.
+pub(crate) fn absolute(backend: &BackendLocation) -> Result<BackendLocation> {
+    Ok(match backend.as_directory() {
+        Some(dir) => BackendLocation::directory(std::path::absolute(dir)?),
+        None => backend.clone(),
     })
 }
 
@@ -32,7 +36,7 @@ pub(crate) struct Image {
 #[derive(Debug)]
 pub(crate) struct Named {
     /// Where it is.
-    pub(crate) repository: Repository,
+    pub(crate) blobs: Blobs,
     /// The manifest or index itself.
     pub(crate) descriptor: Descriptor,
     /// Its images: one, or those of the index. Manifests in an index that can't be had are errors.
@@ -40,7 +44,12 @@ pub(crate) struct Named {
 }
 
 /// Fetches the manifest or index of a location, and the manifests that an index names.
-pub(crate) async fn named(client: &Client, location: &Location) -> Result<Named> {
+/// `backend` has blobs that are no layers.
+pub(crate) async fn named(
+    client: &Client,
+    location: &Location,
+    backend: Option<&BackendLocation>,
+) -> Result<Named> {
     let (repository, selector) = client
         .open(location)
         .await
@@ -50,6 +59,8 @@ pub(crate) async fn named(client: &Client, location: &Location) -> Result<Named>
         .await
         .with_context(|| format!("fetch the manifest of {location}"))?;
     let descriptor = any.descriptor();
+    let backend = backend.map(|backend| ObjectStore::open(backend, client));
+    let backend = backend.transpose().context("use the blob backend")?;
     let images = match any {
         Any::Manifest(manifest) => vec![Ok(Image {
             manifest,
@@ -63,8 +74,12 @@ pub(crate) async fn named(client: &Client, location: &Location) -> Result<Named>
             images
         }
     };
+    let blobs = Blobs::new(repository, backend);
+    for image in images.iter().flatten() {
+        blobs.are_in_repository(&image.manifest.content().layers);
+    }
     Ok(Named {
-        repository,
+        blobs,
         descriptor,
         images,
     })
@@ -83,25 +98,6 @@ async fn image(repository: &Repository, entry: &Descriptor) -> Result<Image> {
 }
 
 /// Reads the metadata of an image that can be read lazily.
-pub(crate) async fn import(repository: &Repository, manifest: &Manifest) -> Result<Opened> {
-    let mut import = Import::new(manifest, &Limits::default())?;
-    loop {
-        let reads = match import.step()? {
-            Step::Done(opened) => return Ok(*opened),
-            Step::Read(reads) => reads,
-        };
-        let fetched: Vec<_> = stream::iter(reads)
-            .map(|read| async move {
-                let bytes = repository.read_range(&read.blob, read.range.clone()).await;
-                let bytes = bytes
-                    .with_context(|| format!("read bytes {:?} of {}", read.range, read.blob))?;
-                anyhow::Ok((read, bytes))
-            })
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await?;
-        for (read, bytes) in fetched {
-            import.give(&read, bytes.into())?;
-        }
-    }
+pub(crate) async fn import(blobs: &Blobs, manifest: &Manifest) -> Result<Opened> {
+    Ok(draught_packer::open_image(blobs, manifest).await?)
 }

@@ -104,6 +104,63 @@ fn what_was_converted_is_sound_and_says_what_it_is() {
 }
 
 #[test]
+fn what_images_have_in_common_is_shown() {
+    let stage = Stage::new();
+    stage.convert(&[]);
+    fs_err::write(
+        stage.scratch.join("rootfs/more"),
+        b"in the second image only",
+    )
+    .unwrap();
+    let convert = |to: &str, more: &[&str]| {
+        stage.json(&[&["convert", "dir:rootfs", to], more].concat());
+    };
+    convert("oci:image:more", &[]);
+    convert("oci:image:sha256", &["--digester", "sha256"]);
+    let others = [
+        "inspect",
+        "oci:image:more",
+        "--with",
+        "oci:image:new",
+        "--with",
+        "oci:image:more",
+        "--with",
+        "oci:image:sha256",
+    ];
+    let shown = stage.json(&others);
+    let content = &shown["images"][0]["content"];
+    let number = |value: &Value| value.as_u64().unwrap();
+    let chunks = number(&content["chunks"]);
+    let shared = content["shared"].as_array().unwrap();
+    assert_eq!(number(&shared[0]["chunks"]), chunks - 1);
+    assert_eq!(
+        number(&shared[0]["chunk_bytes"]),
+        number(&content["chunk_bytes"]) - 24
+    );
+    assert_eq!(number(&shared[1]["chunks"]), chunks);
+    assert_eq!(shared[2]["comparable"], false);
+    assert_eq!(shared[2]["chunks"], 0);
+
+    let blob = &content["blobs"][0];
+    assert_eq!(number(&blob["chunks"]), chunks);
+    assert_eq!(number(&blob["blob_chunks"]), chunks);
+    assert_eq!(blob["device_used_bytes"], blob["device_bytes"]);
+    assert!(number(&blob["stored_used_bytes"]) < number(&blob["stored_bytes"]));
+
+    let text = stage.done(&others);
+    for words in [
+        "shared with",
+        "100.0 %",
+        "oci:image:sha256 can't be compared: its chunks are digested with sha256",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    // What is no lazily readable image can't be compared with.
+    let output = stage.draught(&["inspect", "oci:image:new", "--with", "oci:nowhere:new"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
 fn a_docker_archive_holds_the_same_image() {
     let stage = Stage::new();
     let converted = stage.convert(&[]);

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use draught_digest::Digest;
 use draught_erofs::Options;
 use draught_fill::{FeedMap, MapError};
-use draught_importer::{Import, ImportError, Limits, Opened, Read, Step};
+use draught_importer::{
+    BLOB_BACKEND, Import, ImportError, LAZY_OS_FEATURE, Limits, Opened, Read, Step,
+};
 use draught_oci::{Manifest, Platform};
-use draught_source::{Repository, Source, SourceError};
+use draught_source::{Blobs, Source, SourceError};
 use draught_store::Store;
 use draught_tree::{BlobId, ChunkId, Kind, NodeId, Tree};
 use futures_util::{StreamExt as _, stream};
@@ -20,7 +22,7 @@ use crate::record::{
     BlobRecord, DEVICES_MAX, DeviceRecord, ImageRecord, METADATA, RECORD, VERSION, encode_feed,
     feed_file,
 };
-use crate::source::{OriginError, open_repository};
+use crate::source::{OriginError, open_blobs};
 use crate::state::{Origin, now};
 use crate::touches::Touches;
 
@@ -53,20 +55,24 @@ pub(crate) enum AttachError {
 /// An image whose manifest was fetched.
 #[derive(Debug)]
 pub(crate) struct Resolved {
-    repository: Repository,
+    blobs: Blobs,
     manifest: Manifest,
     pub(crate) digest: Digest,
 }
 
 /// Fetches an image's manifest: whoever may do that may use the image, also what the node has of it already.
 pub(crate) async fn resolve(origin: &Origin) -> Result<Resolved, AttachError> {
-    let (repository, selector) = open_repository(origin)
+    let (blobs, selector) = open_blobs(origin)
         .await
         .map_err(|error| AttachError::Origin(Box::new(error)))?;
-    let manifest = repository.image(&selector, &Platform::host()).await;
+    // Beside its original, a lazily readable image is the better one.
+    let features = vec![LAZY_OS_FEATURE.to_owned()];
+    let platform = Platform::host().with_os_features(features);
+    let manifest = blobs.repository().image(&selector, &platform).await;
     let manifest = manifest.map_err(|error| AttachError::Manifest(Box::new(error)))?;
+    blobs.are_in_repository(&manifest.content().layers);
     Ok(Resolved {
-        repository,
+        blobs,
         manifest: manifest.content().clone(),
         digest: manifest.digest(),
     })
@@ -75,7 +81,28 @@ pub(crate) async fn resolve(origin: &Origin) -> Result<Resolved, AttachError> {
 impl Resolved {
     /// What the image's blobs are read from.
     pub(crate) fn source(&self) -> Arc<dyn Source> {
-        Arc::new(self.repository.clone())
+        Arc::new(self.blobs.clone())
+    }
+
+    /// Checks that all blobs of an image that is kept can be had: its manifest lists them, or somebody said
+    /// where they are.
+    pub(crate) fn check_reach(&self, record: &ImageRecord) -> Result<(), AttachError> {
+        if self.blobs.has_backend() {
+            return Ok(());
+        }
+        let layers = &self.manifest.layers;
+        for blob in &record.blobs {
+            let Ok(blob) = blob.digest.parse() else {
+                continue;
+            };
+            if layers.iter().all(|layer| layer.digest != blob) {
+                let mut said = layers.iter().map(|layer| layer.annotation(BLOB_BACKEND));
+                let backend = said.find_map(|said| said.map(str::to_owned));
+                let error = ImportError::ForeignBlob { blob, backend };
+                return Err(AttachError::Import(Box::new(error)));
+            }
+        }
+        Ok(())
     }
 
     /// Reads the image's metadata into a tree.
@@ -84,13 +111,23 @@ impl Resolved {
     pub(crate) async fn import(&self) -> Result<Opened, AttachError> {
         let failed = |error| AttachError::Import(Box::new(error));
         let mut import = Import::new(&self.manifest, &Limits::default()).map_err(failed)?;
+        if self.blobs.has_backend() {
+            import = import.with_blobs_elsewhere();
+        }
         loop {
             match import.step().map_err(failed)? {
                 Step::Done(opened) => return Ok(*opened),
+                Step::Sizes(missing) => {
+                    for blob in missing {
+                        let bytes = self.blobs.bytes_elsewhere(&blob).await;
+                        let bytes = bytes.map_err(|error| AttachError::Fetch(Box::new(error)))?;
+                        import.give_size(&blob, bytes);
+                    }
+                }
                 Step::Read(reads) => {
-                    let repository = &self.repository;
+                    let blobs = &self.blobs;
                     let mut fetched = stream::iter(reads)
-                        .map(|read| async move { (fetch(repository, &read).await, read) })
+                        .map(|read| async move { (fetch(blobs, &read).await, read) })
                         .buffer_unordered(READS_AT_ONCE);
                     while let Some((bytes, read)) = fetched.next().await {
                         let bytes = bytes.map_err(|error| AttachError::Fetch(Box::new(error)))?;
@@ -108,10 +145,10 @@ const READS_AT_ONCE: usize = 8;
 /// Times that a range of metadata is asked for.
 const ATTEMPTS_MAX: u32 = 4;
 
-async fn fetch(repository: &Repository, read: &Read) -> Result<Bytes, SourceError> {
+async fn fetch(blobs: &Blobs, read: &Read) -> Result<Bytes, SourceError> {
     let mut attempt = 1;
     loop {
-        match repository.read_range(&read.blob, read.range.clone()).await {
+        match blobs.read_range(&read.blob, read.range.clone()).await {
             Err(error) if error.is_unavailable() && attempt < ATTEMPTS_MAX => {
                 tracing::debug!(
                     attempt,

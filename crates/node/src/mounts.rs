@@ -178,6 +178,7 @@ impl Mounts {
             {
                 let mut catalog = self.catalog.lock();
                 if let Some(kept) = self.find(worker, &mut catalog, &resolved.digest) {
+                    resolved.check_reach(&kept.record).map_err(failed)?;
                     let source = (resolved.source(), latency);
                     return self.place(worker, &mut catalog, &request, transport, kept, source);
                 }

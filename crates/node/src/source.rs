@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use draught_oci::{Location, LocationError, Selector};
-use draught_source::{Client, CredentialFiles, Repository, Settings, SourceError};
+use draught_source::{
+    BackendLocation, BackendLocationError, Blobs, Client, CredentialFiles, ObjectCredentials,
+    ObjectStore, Settings, SourceError,
+};
 
 use crate::state::Origin;
 
@@ -19,6 +22,13 @@ pub(crate) enum OriginError {
         /// What is wrong with it.
         source: LocationError,
     },
+    /// The place of its blobs can't be understood. It is not repeated: what can't be understood may hold
+    /// what should not be shown.
+    #[error("the blob backend is not one that can be used")]
+    Backend {
+        /// What is wrong with it.
+        source: BackendLocationError,
+    },
     /// It can't be opened.
     #[error("failed to open {reference}")]
     Open {
@@ -29,10 +39,8 @@ pub(crate) enum OriginError {
     },
 }
 
-/// The repository of an origin, and which of its images is meant, with the credentials of its user.
-pub(crate) async fn open_repository(
-    origin: &Origin,
-) -> Result<(Repository, Selector), OriginError> {
+/// Where an origin's blobs are, and which of its images is meant, with the credentials of its user.
+pub(crate) async fn open_blobs(origin: &Origin) -> Result<(Blobs, Selector), OriginError> {
     let reference = || origin.reference.clone();
     let location: Location = origin
         .reference
@@ -49,21 +57,30 @@ pub(crate) async fn open_repository(
     let settings = Settings {
         plain_http: origin.plain_http.clone(),
         credentials,
+        object_credentials: ObjectCredentials::from_env(),
         ..Settings::default()
     };
-    Client::new(settings)
-        .open(&location)
-        .await
-        .map_err(|source| OriginError::Open {
-            reference: reference(),
-            source,
-        })
+    let client = Client::new(settings);
+    let failed = |source| OriginError::Open {
+        reference: reference(),
+        source,
+    };
+    let (repository, selector) = client.open(&location).await.map_err(failed)?;
+    let backend = match &origin.blob_backend {
+        Some(text) => {
+            let location = text.parse::<BackendLocation>();
+            let location = location.map_err(|source| OriginError::Backend { source })?;
+            Some(ObjectStore::open(&location, &client).map_err(failed)?)
+        }
+        None => None,
+    };
+    Ok((Blobs::new(repository, backend), selector))
 }
 
 /// What an origin's blobs are read from.
 pub(crate) async fn open_source(
     origin: &Origin,
 ) -> Result<Arc<dyn draught_source::Source>, OriginError> {
-    let (repository, _) = open_repository(origin).await?;
-    Ok(Arc::new(repository))
+    let (blobs, _) = open_blobs(origin).await?;
+    Ok(Arc::new(blobs))
 }

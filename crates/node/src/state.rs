@@ -24,6 +24,10 @@ pub struct Origin {
     pub plain_http: Vec<String>,
     /// Files of credentials to look into, in order; empty: the usual ones of the daemon's user.
     pub credentials: Vec<PathBuf>,
+    /// Where blobs are that are no layers of the manifest, as the user gave it; the daemon's environment has
+    /// the credentials for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob_backend: Option<String>,
 }
 
 /// One live mount.

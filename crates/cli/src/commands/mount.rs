@@ -6,9 +6,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use draught_node::{Client, Layout, MountRequest, MountStatus, Origin};
 use draught_oci::Location;
-use draught_source::CredentialFiles;
+use draught_source::{BackendLocation, CredentialFiles};
 
 use crate::args::Format;
+use crate::open;
 use crate::outcome::Outcome;
 use crate::output;
 use crate::settings::Settings;
@@ -32,6 +33,11 @@ pub(crate) struct Args {
     /// Where: an existing directory
     #[arg(value_name = "DIR")]
     dir: PathBuf,
+
+    /// The place that has the image's blobs, where its manifest lists none: s3://BUCKET[/PREFIX][?region=…&
+    /// endpoint=…], oss://BUCKET[/PREFIX]?endpoint=… or dir:PATH. The daemon's environment has the credentials
+    #[arg(long, value_name = "PLACE")]
+    blob_backend: Option<BackendLocation>,
 
     /// How reads reach the daemon
     #[arg(long, value_enum, default_value_t = Transport::Auto)]
@@ -78,7 +84,9 @@ impl Transport {
 
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
     let dir = fs_err::canonicalize(&args.dir).context("find the directory to mount on")?;
-    let origin = origin(&args.reference, settings)?;
+    let mut origin = origin(&args.reference, settings)?;
+    let backend = args.blob_backend.as_ref().map(open::absolute).transpose()?;
+    origin.blob_backend = backend.map(|backend| backend.to_string());
     let request = MountRequest {
         origin,
         dir: dir.clone(),
@@ -121,6 +129,7 @@ pub(crate) fn origin(reference: &Location, settings: &Settings) -> Result<Origin
         reference: reference.to_string(),
         plain_http: settings.plain_http.clone(),
         credentials: CredentialFiles::from_env().files().to_vec(),
+        blob_backend: None,
     })
 }
 

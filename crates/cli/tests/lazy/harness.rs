@@ -73,6 +73,8 @@ pub(crate) struct Stage {
     pub(crate) registry: TestRegistry,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     pub(crate) mountpoint: PathBuf,
+    /// What every later command and daemon has in its environment.
+    pub(crate) environment: Vec<(String, String)>,
     daemon: Option<Process>,
 }
 
@@ -110,6 +112,7 @@ impl Stage {
             registry,
             files,
             mountpoint,
+            environment: Vec::new(),
             daemon: None,
         };
         let source = format!("dir:{}", rootfs.display());
@@ -139,6 +142,7 @@ impl Stage {
             .env("DRAUGHT_ROOT", self.root())
             .env("DOCKER_CONFIG", self.docker_config())
             .env_remove("REGISTRY_AUTH_FILE")
+            .envs(self.environment.iter().cloned())
             .args(args);
         command
     }

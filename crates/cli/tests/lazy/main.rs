@@ -5,8 +5,10 @@
     reason = "helpers of tests are tests: what fails in them fails the test"
 )]
 
+mod backends;
 mod collected;
 mod crowded;
+mod dictionary;
 mod estargz;
 mod failed_start;
 mod failing_disk;

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use draught_codec::{HashingReader, LayerDecoder, LayerLimits};
 use draught_digest::{Algorithm, Digest};
 use draught_oci::Descriptor;
-use draught_source::{BlobReader, Repository};
+use draught_source::{BlobReader, Blobs};
 use tokio::runtime::Handle;
 
 use super::fault::{Fault, Findings};
@@ -15,7 +15,7 @@ use crate::progress::Reporter;
 /// Checks layers; `diff_ids` are what the configuration says of them, in the same order, as far as
 /// they are known.
 pub(crate) async fn check(
-    repository: &Repository,
+    source: &Blobs,
     layers: &[Descriptor],
     diff_ids: &[Digest],
     findings: &mut Findings,
@@ -26,7 +26,7 @@ pub(crate) async fn check(
         findings.blobs += 1;
         findings.bytes = findings.bytes.saturating_add(layer.size);
         let diff_id = diff_ids.get(index).copied();
-        let blob = match repository.blob(layer).await.context("read the layer") {
+        let blob = match source.blob(layer).await.context("read the layer") {
             Ok(blob) => BlobReader::new(blob, &Handle::current()),
             Err(error) => {
                 findings.add(Fault::from_error(&layer.digest, &error));

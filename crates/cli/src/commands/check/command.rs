@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use draught_oci::Location;
+use draught_source::BackendLocation;
 use serde::Serialize;
 
 use super::fault::{Fault, Findings};
@@ -29,6 +30,11 @@ pub(crate) struct Args {
     /// The image: HOST/REPO:TAG, HOST/REPO@sha256:…, oci:DIR[:TAG] or docker-archive:FILE
     #[arg(value_name = "REF")]
     reference: Location,
+
+    /// The place that has the image's blobs, where its manifest lists none: s3://BUCKET[/PREFIX][?region=…&
+    /// endpoint=…], oss://BUCKET[/PREFIX]?endpoint=… or dir:PATH
+    #[arg(long, value_name = "PLACE")]
+    blob_backend: Option<BackendLocation>,
 }
 
 /// What is printed for programs.
@@ -104,12 +110,12 @@ async fn check(args: &Args, settings: &Settings) -> Result<Findings> {
     let client = open::client(settings);
     let reporter = Reporter::new("check", settings.progress);
     reporter.part("manifest");
-    let named = open::named(&client, &args.reference).await?;
+    let named = open::named(&client, &args.reference, args.blob_backend.as_ref()).await?;
     let mut findings = Findings::default();
     for image in named.images {
         findings.images += 1;
         match image {
-            Ok(image) => image::check(&named.repository, &image, &mut findings, &reporter).await?,
+            Ok(image) => image::check(&named.blobs, &image, &mut findings, &reporter).await?,
             Err(error) => findings.add_error(&named.descriptor.digest, Err(error)),
         }
     }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use draught_digest::Digest;
-use draught_importer::{Details, Nydus, Opened};
+use draught_importer::{Details, NYDUS_BLOB_MEDIA_TYPE, Nydus, Opened};
 use draught_oci::{Descriptor, Manifest};
 use draught_rafs::blob::{
     BlobInfo, ChunkTable, TOC_TAIL_BYTES, TableLimits, Toc, TocEntry, TocLimits,
 };
-use draught_source::{BlobReader, Repository, Source as _};
+use draught_source::{BlobReader, Blobs, Source as _};
 use draught_tree::{BlobId, Chunk, ChunkId, ChunkMap, Kind, Tree};
 use tokio::runtime::Handle;
 
@@ -23,14 +23,14 @@ const TABLE_HEADER_BYTES: u64 = 4096;
 
 /// Checks an image's metadata and its blobs.
 pub(crate) async fn check(
-    repository: &Repository,
+    source: &Blobs,
     manifest: &Manifest,
     layers: &[Descriptor],
     findings: &mut Findings,
     reporter: &Reporter,
 ) -> Result<()> {
     reporter.part("metadata");
-    let opened = match open::import(repository, manifest).await {
+    let opened = match open::import(source, manifest).await {
         Ok(opened) => opened,
         Err(error) => {
             let error = error.context("read the image's metadata");
@@ -44,27 +44,29 @@ pub(crate) async fn check(
     for (id, blob) in (0..).map(BlobId).zip(&tree.map.blobs) {
         let digest = blob.digest;
         named.insert(digest);
-        let Some(layer) = layers.iter().find(|layer| layer.digest == digest) else {
-            findings.add(Fault::of(
-                &digest,
-                "the metadata names this blob, the manifest does not",
-            ));
-            continue;
+        let layer = layers.iter().find(|layer| layer.digest == digest);
+        let elsewhere;
+        let layer = match layer {
+            Some(layer) => layer,
+            None => {
+                elsewhere = Descriptor::new(NYDUS_BLOB_MEDIA_TYPE, digest, blob.stored_bytes);
+                &elsewhere
+            }
         };
         reporter.part(format!("blob {digest}"));
         if let Details::Nydus(nydus) = &details
             && let Some(info) = nydus.blobs.get(id.index())
         {
-            let checked = tables(repository, layer, &tree.map, id, info, nydus).await;
+            let checked = tables(source, layer, &tree.map, id, info, nydus).await;
             findings.add_error(&digest, checked.context("check the tables"));
         }
-        wrong.extend(chunks(repository, layer, &tree.map, id, findings, reporter).await?);
+        wrong.extend(chunks(source, layer, &tree.map, id, findings, reporter).await?);
     }
     for layer in layers.iter().filter(|layer| !named.contains(&layer.digest)) {
         // Nothing reads it, so nothing can be wrong with it, but it should be what it says.
         findings.blobs += 1;
         findings.bytes = findings.bytes.saturating_add(layer.size);
-        let drained = drain(repository, layer).await;
+        let drained = drain(source, layer).await;
         findings.add_error(&layer.digest, drained);
     }
     name_files(&tree, wrong, findings);
@@ -72,8 +74,8 @@ pub(crate) async fn check(
 }
 
 /// Reads a blob to its end.
-async fn drain(repository: &Repository, layer: &Descriptor) -> Result<()> {
-    let blob = repository.blob(layer).await?;
+async fn drain(source: &Blobs, layer: &Descriptor) -> Result<()> {
+    let blob = source.blob(layer).await?;
     let mut reader = BlobReader::new(blob, &Handle::current());
     let drain = move || std::io::copy(&mut reader, &mut std::io::sink());
     tokio::task::spawn_blocking(drain)
@@ -84,7 +86,7 @@ async fn drain(repository: &Repository, layer: &Descriptor) -> Result<()> {
 
 /// Streams a blob and verifies its chunks. Faults of chunks come back with their chunk, for the path.
 async fn chunks(
-    repository: &Repository,
+    source: &Blobs,
     layer: &Descriptor,
     map: &ChunkMap,
     id: BlobId,
@@ -95,7 +97,7 @@ async fn chunks(
     findings.blobs += 1;
     findings.bytes = findings.bytes.saturating_add(layer.size);
     findings.chunks += contents.chunks();
-    let stream = match repository.blob(layer).await {
+    let stream = match source.blob(layer).await {
         Ok(stream) => stream,
         Err(error) => {
             findings.add(Fault::from_error(
@@ -107,7 +109,7 @@ async fn chunks(
     };
     let handle = Handle::current();
     let reader = BlobReader::new(stream, &handle);
-    let again = repository.clone();
+    let again = source.clone();
     let digest = layer.digest;
     let reread = move |range| Ok(handle.block_on(again.read_range(&digest, range))?.into());
     reporter.bytes(0, Some(layer.size));
@@ -122,7 +124,7 @@ async fn chunks(
 
 /// The blob's own tables must be sound and say what the metadata says.
 async fn tables(
-    repository: &Repository,
+    source: &Blobs,
     layer: &Descriptor,
     map: &ChunkMap,
     id: BlobId,
@@ -135,7 +137,7 @@ async fn tables(
         return Ok(());
     };
     let read = async |start: u64, end: u64| {
-        let bytes = repository.read_range(&layer.digest, start..end).await;
+        let bytes = source.read_range(&layer.digest, start..end).await;
         bytes.with_context(|| format!("read bytes {start}..{end}"))
     };
     let tail = read(layer.size.saturating_sub(TOC_TAIL_BYTES), layer.size).await?;

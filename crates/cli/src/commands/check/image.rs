@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use draught_digest::Digest;
 use draught_importer::{Format, detect};
 use draught_oci::{Descriptor, ImageConfig, Manifest};
-use draught_source::Repository;
+use draught_source::Blobs;
 
 use super::fault::{Fault, Findings};
 use super::{archive, content};
@@ -15,14 +15,14 @@ use crate::progress::Reporter;
 
 /// Checks an image. Errors are only for what stops the check itself.
 pub(crate) async fn check(
-    repository: &Repository,
+    source: &Blobs,
     image: &Image,
     findings: &mut Findings,
     reporter: &Reporter,
 ) -> Result<()> {
     let manifest = image.manifest.content();
     let digest = image.manifest.digest();
-    let config = repository.config(manifest).await;
+    let config = source.repository().config(manifest).await;
     let config = config.context("read the configuration");
     let config = match config {
         Ok(config) => Some(config.content().clone()),
@@ -37,19 +37,19 @@ pub(crate) async fn check(
     match detect(manifest) {
         Format::Nydus { bootstrap, blobs } => {
             let metadata = [Descriptor::clone(&bootstrap)];
-            archive::check(repository, &metadata, &[], findings, reporter).await?;
+            archive::check(source, &metadata, &[], findings, reporter).await?;
             let listed: BTreeSet<Digest> = blobs.iter().map(|blob| blob.digest).collect();
             let others = others(manifest, &bootstrap, &listed);
-            archive::check(repository, &others, &[], findings, reporter).await?;
-            content::check(repository, manifest, &blobs, findings, reporter).await
+            archive::check(source, &others, &[], findings, reporter).await?;
+            content::check(source, manifest, &blobs, findings, reporter).await
         }
         Format::Estargz { layers } => {
             let layers: Vec<_> = layers.into_iter().map(|(layer, _)| layer).collect();
-            content::check(repository, manifest, &layers, findings, reporter).await
+            content::check(source, manifest, &layers, findings, reporter).await
         }
         Format::Plain(_) => {
             let diff_ids = config.map(|config| config.diff_ids).unwrap_or_default();
-            archive::check(repository, &manifest.layers, &diff_ids, findings, reporter).await
+            archive::check(source, &manifest.layers, &diff_ids, findings, reporter).await
         }
         Format::Unsupported { why } => {
             findings.add(Fault::of(&digest, why));

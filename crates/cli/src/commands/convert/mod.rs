@@ -1,6 +1,8 @@
 //! `draught convert`: an image in a lazily readable format.
 
 mod command;
+mod dictionaries;
+mod options;
 mod report;
 mod tracker;
 

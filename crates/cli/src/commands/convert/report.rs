@@ -22,6 +22,8 @@ pub(crate) struct Report {
     carried_over: Vec<String>,
     /// What the build caches did; null when none was named.
     cache: Option<Cache>,
+    /// Whether the destination had the image already, made from the same source with the same options.
+    unchanged: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,6 +99,7 @@ impl Report {
                 .map(ToString::to_string)
                 .collect(),
             cache: converted.cache.as_ref().map(Cache::new),
+            unchanged: converted.unchanged,
         }
     }
 
@@ -122,15 +125,17 @@ impl Report {
             let is = sum(|layer| layer.blob_bytes) + image.bootstrap_layer_bytes;
             let bootstrap = Size(image.bootstrap_layer_bytes).to_string();
             let blank = String::new;
-            rows.push(vec![
-                "metadata".to_owned(),
-                blank(),
-                blank(),
-                blank(),
-                blank(),
-                blank(),
-                bootstrap,
-            ]);
+            if image.bootstrap_layer_bytes > 0 {
+                rows.push(vec![
+                    "metadata".to_owned(),
+                    blank(),
+                    blank(),
+                    blank(),
+                    blank(),
+                    blank(),
+                    bootstrap,
+                ]);
+            }
             let (was, is) = (Size(was).to_string(), Size(is).to_string());
             rows.push(vec![
                 image.platform.clone(),
@@ -157,6 +162,9 @@ impl Report {
         }
         if let Some(cache) = &self.cache {
             text.push_str(&cache.text());
+        }
+        if self.unchanged {
+            text.push_str("nothing to do: it was converted with these options before\n");
         }
         let took = Seconds(Duration::from_secs_f64(self.seconds));
         text.push_str(&format!("{}\n{} in {took}\n", self.dst, self.digest));

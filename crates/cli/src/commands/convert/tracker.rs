@@ -57,6 +57,15 @@ impl draught_packer::Progress for Tracker {
             .part(format!("layer {}: cached, {size}", layer + 1));
     }
 
+    fn layer_stays_plain(&self, layer: usize, why: &str) {
+        let layer = layer + 1;
+        tracing::warn!(
+            layer,
+            why,
+            "a layer can't be eStargz and stays plain: the image is not lazy"
+        );
+    }
+
     fn cache_failed(&self, cache: &str, why: &str) {
         tracing::warn!(cache, why, "a build cache is not used as it should be");
     }

@@ -8,9 +8,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use draught_node::{MountRequest, MountStatus, Origin, Probe};
 use draught_oci::{Location, Manifest, Platform, Reference, Selector};
-use draught_packer::{ConvertOptions, PackOptions, convert};
+use draught_packer::{ConvertOptions, Output, PackOptions, convert};
 use draught_registry::{Registry, serve};
-use draught_source::{Client, RegistryRepository, Repository};
+use draught_source::{Blobs, Client, RegistryRepository, Repository};
 use tokio::net::TcpListener;
 
 use super::cancel::Wanted;
@@ -84,7 +84,11 @@ pub(crate) async fn show(
         &manifest,
     )
     .await?;
-    let opened = open::import(&Repository::Registry(repository), &manifest).await?;
+    let opened = open::import(
+        &Blobs::new(Repository::Registry(repository), None),
+        &manifest,
+    )
+    .await?;
     let (files, file_bytes) = crate::commands::inspect::files_of(&opened.tree);
     server.shutdown().await;
     Ok(Report {
@@ -170,10 +174,10 @@ async fn pack(
     let tag = Selector::Tag(image::TAG.to_owned());
     let from = Location::Registry(Reference::new(host, REPOSITORY, &tag)?);
     let options = ConvertOptions {
-        pack: PackOptions {
+        output: Output::Nydus(PackOptions {
             spool_dir: stage.join(""),
             ..PackOptions::default()
-        },
+        }),
         ..ConvertOptions::default()
     };
     let start = Instant::now();
@@ -242,6 +246,7 @@ async fn mount(
         reference: image.to_string(),
         plain_http: Vec::new(),
         credentials: Vec::new(),
+        blob_backend: None,
     };
     let executable = std::env::current_exe().context("find this program")?;
     let (client, dir) = (daemon.clone(), root.clone());

@@ -6,10 +6,12 @@ use anyhow::{Context as _, Result};
 use draught_digest::Algorithm;
 use draught_importer::{Details, Format, Opened, detect};
 use draught_oci::{ImageConfig, Manifest};
-use draught_source::Repository;
+use draught_source::Blobs;
 use draught_tree::{Compression, Kind, NodeId, Tree};
 use serde::Serialize;
 
+use super::blobs::{self, BlobFacts};
+use super::shared::SharedFacts;
 use crate::open::{self, Image};
 
 /// What a reference stands for.
@@ -86,24 +88,19 @@ pub(crate) struct ContentFacts {
     pub(crate) metadata_bytes: u64,
     /// Files and directories to fetch first.
     pub(crate) prefetch: u64,
+    /// In the order of the metadata.
     pub(crate) blobs: Vec<BlobFacts>,
+    /// What other images have of it, in the order in which they were named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) shared: Vec<SharedFacts>,
 }
 
-/// One blob.
-#[derive(Debug, Serialize)]
-pub(crate) struct BlobFacts {
-    pub(crate) digest: String,
-    pub(crate) stored_bytes: u64,
-    /// Bytes of the local device that holds its content when all of it is there.
-    pub(crate) device_bytes: u64,
-    pub(crate) chunks: u64,
-}
-
-/// Reads what is to be known of an image.
-pub(crate) async fn image(repository: &Repository, image: &Image) -> Result<ImageFacts> {
+/// Reads what is to be known of an image, and of what it consists of if it can be read lazily.
+pub(crate) async fn image(blobs: &Blobs, image: &Image) -> Result<(ImageFacts, Option<Opened>)> {
     let manifest = image.manifest.content();
     let digest = image.manifest.digest();
-    let config = repository
+    let config = blobs
+        .repository()
         .config(manifest)
         .await
         .with_context(|| format!("fetch the configuration of {digest}"))?;
@@ -117,13 +114,15 @@ pub(crate) async fn image(repository: &Repository, image: &Image) -> Result<Imag
         layers: layers(manifest, &format),
         ..of_config(manifest, config.content(), &format)
     };
+    let mut opened = None;
     if let Format::Nydus { .. } | Format::Estargz { .. } = format {
-        let opened = open::import(repository, manifest)
+        let read = open::import(blobs, manifest)
             .await
             .with_context(|| format!("read the metadata of {digest}"))?;
-        facts.content = Some(content(&opened));
+        facts.content = Some(content(&read, manifest));
+        opened = Some(read);
     }
-    Ok(facts)
+    Ok((facts, opened))
 }
 
 fn of_config(manifest: &Manifest, config: &ImageConfig, format: &Format) -> ImageFacts {
@@ -175,7 +174,7 @@ fn layers(manifest: &Manifest, format: &Format) -> Vec<LayerFacts> {
     facts.collect()
 }
 
-fn content(opened: &Opened) -> ContentFacts {
+fn content(opened: &Opened, manifest: &Manifest) -> ContentFacts {
     let Opened {
         tree,
         prefetch,
@@ -199,31 +198,12 @@ fn content(opened: &Opened) -> ContentFacts {
     };
     let map = &tree.map;
     let count = |items: usize| u64::try_from(items).unwrap_or(u64::MAX);
-    let mut chunks_of = vec![0_u64; map.blobs.len()];
-    for chunk in &map.chunks {
-        if let Some(chunks) = map
-            .blob_of(chunk)
-            .and_then(|blob| chunks_of.get_mut(blob.index()))
-        {
-            *chunks += 1;
-        }
-    }
-    let blobs = map
-        .blobs
-        .iter()
-        .zip(&chunks_of)
-        .map(|(blob, chunks)| BlobFacts {
-            digest: blob.digest.to_string(),
-            stored_bytes: blob.stored_bytes,
-            device_bytes: blob.device_bytes,
-            chunks: *chunks,
-        });
     ContentFacts {
         chunks: count(map.chunks.len()),
         chunk_bytes: map.chunks.iter().map(|chunk| u64::from(chunk.bytes)).sum(),
         extents: count(map.extents.len()),
         prefetch: count(prefetch.len()),
-        blobs: blobs.collect(),
+        blobs: blobs::of(opened, manifest),
         ..facts
     }
 }
@@ -252,6 +232,7 @@ fn files(tree: &Tree) -> ContentFacts {
         metadata_bytes: 0,
         prefetch: 0,
         blobs: Vec::new(),
+        shared: Vec::new(),
     };
     let mut seen: Vec<bool> = vec![false; tree.arena_len()];
     for (_, node) in tree.walk() {

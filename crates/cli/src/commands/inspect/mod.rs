@@ -1,7 +1,9 @@
 //! `draught inspect`: what an image is made of.
 
+mod blobs;
 mod command;
 mod facts;
+mod shared;
 mod text;
 
 pub(crate) use command::{Args, run};

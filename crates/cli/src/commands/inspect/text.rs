@@ -55,6 +55,63 @@ fn write_image(text: &mut String, image: &ImageFacts) {
         rows.push(vec![layer.digest.clone(), layer.role.to_owned(), size]);
     }
     text.push_str(&output::table(&rows));
+    if let Some(content) = &image.content {
+        write_blobs(text, content);
+        write_shared(text, content);
+    }
+}
+
+/// How much of each blob is the image's.
+fn write_blobs(text: &mut String, content: &ContentFacts) {
+    if content.blobs.is_empty() {
+        return;
+    }
+    let heads = [
+        "blob", "chunks", "of", "content", "of", "stored", "of", "from",
+    ];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    for blob in &content.blobs {
+        rows.push(vec![
+            blob.digest.clone(),
+            blob.chunks.to_string(),
+            blob.blob_chunks.to_string(),
+            Size(blob.device_used_bytes).to_string(),
+            Size(blob.device_bytes).to_string(),
+            Size(blob.stored_used_bytes).to_string(),
+            Size(blob.stored_bytes).to_string(),
+            blob.from.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&output::table(&rows));
+}
+
+/// What other images have of it.
+fn write_shared(text: &mut String, content: &ContentFacts) {
+    if content.shared.is_empty() {
+        return;
+    }
+    let heads = ["shared with", "chunks", "content", "of it"];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    for shared in &content.shared {
+        let mut row = vec![shared.with.clone()];
+        if shared.comparable {
+            row.push(shared.chunks.to_string());
+            row.push(Size(shared.chunk_bytes).to_string());
+            row.push(percent(shared.chunk_bytes, content.chunk_bytes));
+        } else {
+            row.extend(["-", "-", "-"].map(str::to_owned));
+        }
+        rows.push(row);
+    }
+    text.push('\n');
+    text.push_str(&output::table(&rows));
+    for shared in content.shared.iter().filter(|shared| !shared.comparable) {
+        text.push_str(&format!(
+            "{} can't be compared: its chunks are digested with {}, these with {}\n",
+            shared.with, shared.digester, content.digester
+        ));
+    }
 }
 
 fn write_content(text: &mut String, content: &ContentFacts) {

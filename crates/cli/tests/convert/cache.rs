@@ -1,49 +1,8 @@
 //! `draught convert --cache`, as a person sees it.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::process::{Command, Output, Stdio};
-
-use draught_testkit::{Scratch, images};
 use serde_json::Value;
 
-struct Stage {
-    scratch: Scratch,
-    from: String,
-}
-
-impl Stage {
-    fn new() -> Self {
-        Self {
-            scratch: Scratch::new(),
-            from: format!("oci:{}:latest", images::torture().display()),
-        }
-    }
-
-    fn draught(&self, args: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_draught"))
-            .args(["--progress", "plain"])
-            .args(args)
-            .current_dir(self.scratch.path())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
-    }
-
-    #[track_caller]
-    fn done(&self, args: &[&str]) -> Output {
-        let output = self.draught(args);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{args:?}: {stderr}");
-        output
-    }
-
-    #[track_caller]
-    fn json(&self, to: &str, caches: &[&str]) -> Value {
-        let args = ["--format", "json", "convert", &self.from, to];
-        let output = self.done(&[&args[..], caches].concat());
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-}
+use crate::stage::Stage;
 
 #[test]
 fn what_came_from_a_cache_is_sound_and_the_report_says_so() {
