@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod cache;
 mod document;
 mod estargz;
 mod image;
@@ -77,5 +78,15 @@ pub const TARGETS: &[Target] = &[
         name: "blob",
         check: rafs::blob,
         seeds: seed::blobs,
+    },
+    Target {
+        name: "record",
+        check: cache::record,
+        seeds: cache::records,
+    },
+    Target {
+        name: "cache",
+        check: cache::document,
+        seeds: cache::documents,
     },
 ];

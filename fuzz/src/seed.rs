@@ -197,9 +197,10 @@ fn packed() -> Vec<(Vec<u8>, Vec<u8>)> {
         file.read_to_end(&mut stored).expect("a file");
         let packed = packer.finish().expect("a good image");
         let chunk_indexes = bootstrap::chunk_indexes_in_order(&packed.tree);
+        let blobs: Vec<_> = packed.blobs.into_iter().map(|blob| blob.info).collect();
         let input = bootstrap::Input {
             tree: &packed.tree,
-            blobs: &packed.blobs,
+            blobs: &blobs,
             chunk_indexes: &chunk_indexes,
             prefetch: &[],
         };
