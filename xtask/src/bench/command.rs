@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use super::{first_light, store};
+use super::{first_light, pack, store};
 
 /// Runs a benchmark
 #[derive(Debug, Parser)]
@@ -18,6 +18,11 @@ enum What {
     FirstLight(first_light::Args),
     /// Deduplication, starts over a slow link, crowds, memory: measured against what they may cost
     Store(store::Args),
+    /// The converter beside its peers: measured against what it may cost
+    Pack(pack::Args),
+    /// Packs an archive that is generated meanwhile: what `pack` runs, to measure a process of its own
+    #[command(hide = true)]
+    PackGenerated(pack::Generated),
 }
 
 /// Runs the benchmark that was asked for.
@@ -25,5 +30,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::FirstLight(args) => first_light::run(args),
         What::Store(args) => store::run(args),
+        What::Pack(args) => pack::run(args),
+        What::PackGenerated(args) => args.run(),
     }
 }

@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result};
 use draught_testkit::Process;
 use serde_json::Value;
 
-use super::measure;
-use crate::run::{cargo, run, say, workspace};
+use super::{measure, release};
 
 /// How long the registry may take until it listens, on a busy machine.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -24,12 +23,7 @@ pub(crate) struct Draught {
 impl Draught {
     /// Builds it.
     pub(crate) fn build() -> Result<Self> {
-        say("building draught for release");
-        let package = ["build", "--release", "--package", "draught", "--quiet"];
-        run(cargo(&package).stdout(std::io::stderr()))?;
-        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
-        let target = target.unwrap_or_else(|| workspace().join("target"));
-        Self::at(&target.join("release/draught"))
+        Self::at(&release::build("draught")?)
     }
 
     /// One that is there already.

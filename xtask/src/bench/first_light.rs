@@ -8,8 +8,9 @@ use clap::{Parser, ValueEnum};
 use draught_testkit::Scratch;
 use serde_json::{Value, json};
 
-use super::convert::{self, Conversions};
+use super::convert::{self, BATCHED, Contender, Conversions, Input, NydusImage};
 use super::draught::Draught;
+use super::estargz::Estargz;
 use super::image::{Image, Which};
 use super::interrupt::Interrupt;
 use super::machine::Machine;
@@ -100,7 +101,7 @@ fn measure(
     let image = Image::prepare(which, scratch)?;
     let wanted = |part: Part| args.part.is_none_or(|only| only == part);
     let conversions = wanted(Part::Convert)
-        .then(|| convert::measure(draught, &image, scratch, args.runs, interrupt))
+        .then(|| conversions(draught, &image, scratch, args.runs, interrupt))
         .transpose()?;
     let filesystem = machine.filesystem();
     let readings = wanted(Part::Read)
@@ -111,6 +112,31 @@ fn measure(
         conversions,
         readings,
     })
+}
+
+/// Converts with everybody.
+fn conversions(
+    draught: &Draught,
+    image: &Image,
+    scratch: &Path,
+    runs: u32,
+    interrupt: &Interrupt,
+) -> Result<Conversions> {
+    let inputs = [Input::Tar, Input::Gzip, Input::Directory];
+    let estargz = Estargz::start(&image.gzip_layout, scratch)?;
+    let nydus = NydusImage::installed();
+    let mut contenders: Vec<Contender<'_>> = Vec::new();
+    for input in inputs {
+        contenders.push(convert::draught(draught, image, input, &[]));
+        contenders.push(convert::draught(draught, image, input, &BATCHED));
+    }
+    contenders.extend(convert::zstd(image));
+    contenders.push(convert::inflating(image));
+    if let Some(nydus) = &nydus {
+        contenders.extend(inputs.map(|input| convert::nydus(nydus, image, input)));
+    }
+    contenders.extend(estargz.as_ref().map(convert::ctr_remote));
+    convert::measure(&contenders, image, scratch, runs, interrupt)
 }
 
 fn text(machine: &Machine, runs: u32, all: &[Measured]) -> String {

@@ -10,10 +10,13 @@ mod interrupt;
 mod machine;
 mod measure;
 mod node;
+mod pack;
 mod read;
 mod reader;
+mod release;
 mod results;
 mod store;
+mod suite;
 mod table;
 
 pub(crate) use command::{Args, run};

@@ -5,16 +5,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
-use super::bar::Bar;
-use super::bench::Bench;
-use super::report::Report;
-use super::sheet::{Column, Sheet};
-use super::unit::Unit;
-use super::{generated, plenty};
+use super::plenty;
 use crate::bench::image::oci;
 use crate::bench::measure;
 use crate::bench::node::Node;
 use crate::bench::results::number;
+use crate::bench::suite::bar::Bar;
+use crate::bench::suite::bench::Bench;
+use crate::bench::suite::generated;
+use crate::bench::suite::report::Report;
+use crate::bench::suite::sheet::{Column, Sheet};
+use crate::bench::suite::unit::Unit;
 use crate::run::say;
 
 /// Files of the image that is attached.

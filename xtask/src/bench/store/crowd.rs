@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-use super::bar::Bar;
-use super::bench::Bench;
-use super::counted::Counted;
-use super::report::Report;
-use super::sheet::{Column, Sheet};
-use super::unit::{Unit, percent};
 use crate::bench::image::{self, Which, oci};
 use crate::bench::measure;
 use crate::bench::reader;
 use crate::bench::results::number;
+use crate::bench::suite::bar::Bar;
+use crate::bench::suite::bench::Bench;
+use crate::bench::suite::counted::Counted;
+use crate::bench::suite::report::Report;
+use crate::bench::suite::sheet::{Column, Sheet};
+use crate::bench::suite::unit::{Unit, percent};
 use crate::run::say;
 
 /// How many mounts a crowd is.

@@ -8,20 +8,20 @@ use draught_tar::Writer;
 use draught_testkit::images::{Layer, Packing, write_layout};
 use draught_tree::EntryKind;
 
-use super::bar::Bar;
-use super::bench::Bench;
-use super::counted::{Counted, Drawn};
-use super::generated::entry;
 use super::packings::{self, Packed};
-use super::report::Report;
-use super::sheet::{Column, Sheet};
-use super::unit::{Unit, percent};
 use crate::bench::draught::Registry;
 use crate::bench::image::{self, Which, oci};
 use crate::bench::measure;
 use crate::bench::node::Node;
 use crate::bench::reader;
 use crate::bench::results::number;
+use crate::bench::suite::bar::Bar;
+use crate::bench::suite::bench::Bench;
+use crate::bench::suite::counted::{Counted, Drawn};
+use crate::bench::suite::generated::entry;
+use crate::bench::suite::report::Report;
+use crate::bench::suite::sheet::{Column, Sheet};
+use crate::bench::suite::unit::{Unit, percent};
 use crate::run::say;
 
 /// What the daemon understands as "off".

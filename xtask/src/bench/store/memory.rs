@@ -2,17 +2,17 @@
 
 use anyhow::Result;
 
-use super::bar::Bar;
-use super::bench::Bench;
-use super::generated;
-use super::report::Report;
-use super::sheet::{Column, Sheet};
-use super::unit::Unit;
 use crate::bench::image::oci;
 use crate::bench::measure;
 use crate::bench::node::Node;
 use crate::bench::reader;
 use crate::bench::results::number;
+use crate::bench::suite::bar::Bar;
+use crate::bench::suite::bench::Bench;
+use crate::bench::suite::generated;
+use crate::bench::suite::report::Report;
+use crate::bench::suite::sheet::{Column, Sheet};
+use crate::bench::suite::unit::Unit;
 use crate::run::say;
 
 /// Images that are mounted together, and their files.

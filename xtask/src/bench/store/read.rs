@@ -2,14 +2,14 @@
 
 use anyhow::Result;
 
-use super::bar::Bar;
-use super::bench::Bench;
-use super::report::Report;
-use super::sheet::{Column, Sheet};
-use super::unit::Unit;
 use crate::bench::image::{Image, Which};
 use crate::bench::read::{Readings, UNSERVED};
 use crate::bench::results::Metric;
+use crate::bench::suite::bar::Bar;
+use crate::bench::suite::bench::Bench;
+use crate::bench::suite::report::Report;
+use crate::bench::suite::sheet::{Column, Sheet};
+use crate::bench::suite::unit::Unit;
 
 /// Names of the contenders.
 const OURS: &str = "draught";

@@ -7,18 +7,18 @@ use anyhow::{Context as _, Result};
 use draught_testkit::fault_proxy::Link;
 use draught_testkit::need;
 
-use super::bar::Bar;
-use super::bench::Bench;
-use super::counted::{Counted, Drawn};
 use super::overlay::Overlay;
 use super::program::Program;
-use super::report::Report;
-use super::sheet::{Column, Sheet};
-use super::unit::Unit;
 use crate::bench::draught::Registry;
 use crate::bench::image::{layouts, oci};
 use crate::bench::measure;
 use crate::bench::node::Node;
+use crate::bench::suite::bar::Bar;
+use crate::bench::suite::bench::Bench;
+use crate::bench::suite::counted::{Counted, Drawn};
+use crate::bench::suite::report::Report;
+use crate::bench::suite::sheet::{Column, Sheet};
+use crate::bench::suite::unit::Unit;
 use crate::run::{command, say};
 
 /// The link that everything is drawn over.

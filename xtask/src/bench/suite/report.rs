@@ -7,18 +7,18 @@ use super::sheet::Sheet;
 
 /// Tables, bars and what has to be known about them.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     /// Sentences on how it was measured, or why not.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// The tables.
-    pub(super) sheets: Vec<Sheet>,
+    pub(crate) sheets: Vec<Sheet>,
     /// The bars.
-    pub(super) bars: Vec<Bar>,
+    pub(crate) bars: Vec<Bar>,
 }
 
 impl Report {
     /// What is left to say of a part that failed.
-    pub(super) fn failed(error: &anyhow::Error) -> Self {
+    pub(crate) fn failed(error: &anyhow::Error) -> Self {
         Self {
             notes: vec![format!("Failed to {error:#}.")],
             ..Self::default()
@@ -26,7 +26,7 @@ impl Report {
     }
 
     /// For people, in Markdown.
-    pub(super) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let notes = self.notes.join(" ");
         let sheets = self.sheets.iter().map(Sheet::markdown);
         let mut paragraphs: Vec<String> = sheets.collect();
@@ -41,7 +41,7 @@ impl Report {
     }
 
     /// The same for programs.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let tables: Vec<Value> = self.sheets.iter().map(Sheet::json).collect();
         let bars: Vec<Value> = self.bars.iter().map(Bar::json).collect();
         json!({"notes": self.notes, "tables": tables, "bars": bars})

@@ -8,15 +8,15 @@ use crate::bench::table;
 
 /// A column: the key that programs read, the words for people, the unit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Column(
-    pub(super) &'static str,
-    pub(super) &'static str,
-    pub(super) Unit,
+pub(crate) struct Column(
+    pub(crate) &'static str,
+    pub(crate) &'static str,
+    pub(crate) Unit,
 );
 
 /// A table.
 #[derive(Debug)]
-pub(super) struct Sheet {
+pub(crate) struct Sheet {
     title: String,
     columns: &'static [Column],
     rows: Vec<Row>,
@@ -31,7 +31,7 @@ struct Row {
 
 impl Sheet {
     /// A table without rows.
-    pub(super) fn new(title: impl Into<String>, columns: &'static [Column]) -> Self {
+    pub(crate) fn new(title: impl Into<String>, columns: &'static [Column]) -> Self {
         Self {
             title: title.into(),
             columns,
@@ -41,7 +41,7 @@ impl Sheet {
 
     /// Notes one more value. Rows are in the order in which they first came. A key that no column has is
     /// not noted: that is a bug, which a debug build does not survive.
-    pub(super) fn record(&mut self, row: &str, key: &str, value: f64) {
+    pub(crate) fn record(&mut self, row: &str, key: &str, value: f64) {
         let column = self.columns.iter().position(|column| column.0 == key);
         debug_assert!(column.is_some(), "no column {key}");
         let at = self.rows.iter().position(|known| known.name == row);
@@ -63,7 +63,7 @@ impl Sheet {
     }
 
     /// All values of a cell, one a run.
-    pub(super) fn values(&self, row: &str, key: &str) -> &[f64] {
+    pub(crate) fn values(&self, row: &str, key: &str) -> &[f64] {
         let column = self.columns.iter().position(|column| column.0 == key);
         let row = self.rows.iter().find(|known| known.name == row);
         row.zip(column)
@@ -72,20 +72,20 @@ impl Sheet {
     }
 
     /// The median of a cell.
-    pub(super) fn median(&self, row: &str, key: &str) -> Option<f64> {
+    pub(crate) fn median(&self, row: &str, key: &str) -> Option<f64> {
         results::median(self.values(row, key).to_vec())
     }
 
     /// How many times as much a row needs as another: the median of the ratios of the runs, since what
     /// disturbs one run disturbs both of its halves.
-    pub(super) fn ratio(&self, row: &str, other: &str, key: &str) -> Option<f64> {
+    pub(crate) fn ratio(&self, row: &str, other: &str, key: &str) -> Option<f64> {
         let (ours, theirs) = (self.values(row, key), self.values(other, key));
         let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
         results::median(ratios.collect())
     }
 
     /// For people: medians, below the title.
-    pub(super) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let mut head = vec![String::new()];
         head.extend(self.columns.iter().map(|column| column.1.to_owned()));
         let rows: Vec<Vec<String>> = self.rows.iter().map(|row| self.line(row)).collect();
@@ -102,7 +102,7 @@ impl Sheet {
     }
 
     /// For programs: all values.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let row = |row: &Row| {
             let cells = self.columns.iter().zip(&row.cells);
             let cells = cells.filter(|(_, values)| !values.is_empty());

@@ -10,30 +10,30 @@ use crate::bench::node::Node;
 
 /// The program, a directory, and how often to measure.
 #[derive(Debug)]
-pub(super) struct Bench<'a> {
-    pub(super) draught: &'a Draught,
+pub(crate) struct Bench<'a> {
+    pub(crate) draught: &'a Draught,
     /// An empty directory for this part alone.
-    pub(super) scratch: &'a Path,
-    pub(super) runs: u32,
-    pub(super) interrupt: &'a Interrupt,
+    pub(crate) scratch: &'a Path,
+    pub(crate) runs: u32,
+    pub(crate) interrupt: &'a Interrupt,
     /// The filesystem that `scratch` is on.
-    pub(super) filesystem: &'a str,
+    pub(crate) filesystem: &'a str,
 }
 
 impl<'a> Bench<'a> {
     /// The registry of this part.
-    pub(super) fn registry(&self) -> Result<Registry> {
+    pub(crate) fn registry(&self) -> Result<Registry> {
         Registry::start(self.draught, &self.scratch.join("registry"))
     }
 
     /// Converts an image, as a first look before [`Interrupt`] ends us; its stored bytes.
-    pub(super) fn convert(&self, from: &str, to: &str, args: &[&str]) -> Result<u64> {
+    pub(crate) fn convert(&self, from: &str, to: &str, args: &[&str]) -> Result<u64> {
         self.interrupt.check()?;
         self.draught.converted(self.scratch, from, to, args)
     }
 
     /// A directory that is not there yet.
-    pub(super) fn fresh(&self, name: &str) -> Result<PathBuf> {
+    pub(crate) fn fresh(&self, name: &str) -> Result<PathBuf> {
         self.interrupt.check()?;
         let dir = self.scratch.join(name);
         if dir.exists() {
@@ -45,7 +45,7 @@ impl<'a> Bench<'a> {
     }
 
     /// A node with its daemon running and nothing in its store, in a fresh directory.
-    pub(super) fn node(
+    pub(crate) fn node(
         &self,
         work: &Path,
         env: Option<(&'static str, &'static str)>,

@@ -2,7 +2,7 @@
 
 /// What a number counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     Seconds,
     Bytes,
     /// Things.
@@ -15,7 +15,7 @@ pub(super) enum Unit {
 
 impl Unit {
     /// A value with its unit, for people.
-    pub(super) fn shown(self, value: f64) -> String {
+    pub(crate) fn shown(self, value: f64) -> String {
         match self {
             Self::Seconds if value < 0.1 => format!("{:.1} ms", value * 1e3),
             Self::Seconds => format!("{value:.2} s"),
@@ -28,7 +28,7 @@ impl Unit {
 }
 
 /// How many hundredths of `whole` a part is.
-pub(super) fn percent(part: f64, whole: f64) -> f64 {
+pub(crate) fn percent(part: f64, whole: f64) -> f64 {
     100.0 * part / whole
 }
 

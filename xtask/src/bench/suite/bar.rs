@@ -6,7 +6,7 @@ use super::unit::Unit;
 
 /// A bar and what was measured.
 #[derive(Debug)]
-pub(super) struct Bar {
+pub(crate) struct Bar {
     words: String,
     most: Option<f64>,
     measured: Option<f64>,
@@ -15,7 +15,7 @@ pub(super) struct Bar {
 
 impl Bar {
     /// What is measured in `words` may be `most` at most. A bar that could not be measured says so.
-    pub(super) fn at_most(
+    pub(crate) fn at_most(
         words: impl Into<String>,
         most: impl Into<Option<f64>>,
         unit: Unit,
@@ -30,12 +30,12 @@ impl Bar {
     }
 
     /// Whether it is met; nothing if that is not known.
-    pub(super) fn is_met(&self) -> Option<bool> {
+    pub(crate) fn is_met(&self) -> Option<bool> {
         Some(self.measured? <= self.most?)
     }
 
     /// A line for people.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let shown = |value: f64| self.unit.shown(value);
         let most = self.most.map_or_else(|| "?".to_owned(), shown);
         let measured = match (self.measured, self.is_met()) {
@@ -48,7 +48,7 @@ impl Bar {
     }
 
     /// The same for programs.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         json!({
             "words": self.words,
             "most": self.most,

@@ -11,43 +11,45 @@ use crate::bench::results::number;
 
 /// The proxy.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(crate) struct Counted {
     proxy: FaultProxy,
 }
 
 /// What passed since somebody last looked.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Drawn {
+pub(crate) struct Drawn {
     /// Requests of all kinds.
-    pub(super) requests: f64,
+    pub(crate) requests: f64,
     /// Bytes of all answers.
-    pub(super) bytes: f64,
+    pub(crate) bytes: f64,
     /// Bytes of blobs among them.
-    pub(super) blob_bytes: f64,
+    pub(crate) blob_bytes: f64,
     /// Bytes of blobs that were sent before.
-    pub(super) again_bytes: f64,
+    pub(crate) again_bytes: f64,
+    /// Bytes of all that was sent the other way: pushed.
+    pub(crate) pushed_bytes: f64,
 }
 
 impl Counted {
     /// Counts what is drawn from a registry.
-    pub(super) fn before(registry: &Registry) -> Self {
+    pub(crate) fn before(registry: &Registry) -> Self {
         Self {
             proxy: FaultProxy::start(registry.addr()),
         }
     }
 
     /// The proxy itself.
-    pub(super) fn proxy(&self) -> &FaultProxy {
+    pub(crate) fn proxy(&self) -> &FaultProxy {
         &self.proxy
     }
 
     /// The reference of an image through the proxy.
-    pub(super) fn reference(&self, name: &str) -> String {
+    pub(crate) fn reference(&self, name: &str) -> String {
         format!("{}/{name}:latest", self.proxy.addr())
     }
 
     /// What passed since this was last called.
-    pub(super) fn drawn(&self) -> Drawn {
+    pub(crate) fn drawn(&self) -> Drawn {
         let (counts, log) = (self.proxy.counts(), self.proxy.log());
         self.proxy.reset_counts();
         let (total, blobs) = (counts.total(), counts.blobs());
@@ -56,6 +58,7 @@ impl Counted {
             bytes: number(total.sent_bytes),
             blob_bytes: number(blobs.sent_bytes),
             again_bytes: number(again_bytes(&log)),
+            pushed_bytes: number(total.received_bytes),
         }
     }
 }

@@ -17,11 +17,11 @@ const FILE_BYTES_MIN: u64 = 64;
 const FILE_BYTES_MAX: u64 = 1024;
 
 /// An OCI layout in `dir` with an image of so many files. Images with different seeds share nothing.
-pub(super) fn layout(files: u32, seed: u64, dir: &Path) -> Result<PathBuf> {
+pub(crate) fn layout(files: u32, seed: u64, dir: &Path) -> Result<PathBuf> {
     let archive = dir.join("generated.tar");
     let layout = dir.join("generated");
     let out = BufWriter::new(fs_err::File::create(&archive)?);
-    write(files, seed, out)?;
+    write(files, seed, &[], out)?;
     let layer = Layer {
         archive: Box::new(fs_err::File::open(&archive)?),
         packing: Packing::Tar,
@@ -31,11 +31,23 @@ pub(super) fn layout(files: u32, seed: u64, dir: &Path) -> Result<PathBuf> {
     Ok(layout)
 }
 
-/// Writes the archive; the same numbers give the same bytes.
-fn write<W: std::io::Write>(files: u32, seed: u64, out: W) -> Result<W> {
+/// Files and their directories in an archive of so many files.
+pub(crate) fn inodes(files: u32) -> u32 {
+    files + files.div_ceil(FILES_PER_DIRECTORY)
+}
+
+/// Writes the archive; the same numbers give the same bytes. All lies below the directory that these are
+/// the names of, from the root on.
+pub(crate) fn write<W: std::io::Write>(files: u32, seed: u64, below: &[&str], out: W) -> Result<W> {
     let mut writer = Writer::new(out);
+    let mut prefix = String::new();
+    for name in below {
+        prefix.push_str(name);
+        writer.entry(&entry(prefix.as_bytes(), 0o755, EntryKind::Directory))?;
+        prefix.push('/');
+    }
     for number in 0..files {
-        let directory = format!("d{:05}", number / FILES_PER_DIRECTORY);
+        let directory = format!("{prefix}d{:05}", number / FILES_PER_DIRECTORY);
         if number % FILES_PER_DIRECTORY == 0 {
             writer.entry(&entry(directory.as_bytes(), 0o755, EntryKind::Directory))?;
         }
@@ -52,7 +64,7 @@ fn write<W: std::io::Write>(files: u32, seed: u64, out: W) -> Result<W> {
 }
 
 /// An entry as all of them are.
-pub(super) fn entry(path: &[u8], mode: u16, kind: EntryKind) -> Entry {
+pub(crate) fn entry(path: &[u8], mode: u16, kind: EntryKind) -> Entry {
     Entry {
         path: path.into(),
         meta: Meta {
@@ -102,8 +114,8 @@ mod tests {
 
     #[test]
     fn tar_lists_what_was_generated() {
-        let bytes = write(250, 7, Vec::new()).unwrap();
-        assert_eq!(bytes, write(250, 7, Vec::new()).unwrap());
+        let bytes = write(250, 7, &["usr", "lib"], Vec::new()).unwrap();
+        assert_eq!(bytes, write(250, 7, &["usr", "lib"], Vec::new()).unwrap());
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("it.tar");
         fs_err::write(&path, bytes).unwrap();
@@ -111,8 +123,9 @@ mod tests {
         list.arg("-tf").arg(path).stderr(Stdio::inherit());
         let listed = String::from_utf8(list.output().unwrap().stdout).unwrap();
         let listed: Vec<&str> = listed.lines().collect();
-        assert_eq!(listed.len(), 253);
-        assert_eq!(listed[0], "d00000/");
-        assert_eq!(listed[252], "d00002/f0000249");
+        assert_eq!(listed.len(), 255);
+        assert_eq!(inodes(250), 253);
+        assert_eq!(listed[..3], ["usr/", "usr/lib/", "usr/lib/d00000/"]);
+        assert_eq!(listed[254], "usr/lib/d00002/f0000249");
     }
 }
