@@ -463,6 +463,23 @@ async fn a_cached_blob_that_is_gone_is_packed_again_with_a_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn layers_that_the_source_lost_come_from_the_cache() {
+    let (registry, scratch) = (registry(), Scratch::new());
+    let from = remote(&registry, "from:1");
+    push_plain(&image(&scratch.join("image"), &four("x")), &from).await;
+    let caches = [in_dir(&scratch.join("cache"))];
+    let first = run(&from, &layout(&scratch.join("first")), &caches).await;
+    for layer in &open(&from).await.1.layers {
+        delete(&from, &layer.digest).await;
+    }
+    let to = layout(&scratch.join("second"));
+    let second = run(&from, &to, &caches).await;
+    assert_counts(&second, 4, 0);
+    assert_no_failures(&second);
+    assert_same_image(&to, &second, &first).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_is_of_no_use_is_a_miss() {
     let scratch = Scratch::new();
     let from = image(&scratch.join("image"), &four("x"));
