@@ -9,7 +9,7 @@ use std::sync::Arc;
 use draught_codec::Decoder;
 use draught_tree::{ChunkId, Entry, EntryKind, Extent, ExtentId, Kind, NodeId, Tree};
 
-use crate::layer::{Content, PackLayerError};
+use crate::layer::{Content, PackLayerError, kind_of};
 
 /// Gives the entries of a tree, names in byte order, with the content of its files from blobs that are
 /// local and verified. Further names of a file are hard links to its first.
@@ -79,17 +79,7 @@ impl TreeContent {
                     chunks: Box::default(),
                 }
             }
-            Kind::Symlink(target) => EntryKind::Symlink(target.clone()),
-            Kind::CharDevice { major, minor } => EntryKind::CharDevice {
-                major: *major,
-                minor: *minor,
-            },
-            Kind::BlockDevice { major, minor } => EntryKind::BlockDevice {
-                major: *major,
-                minor: *minor,
-            },
-            Kind::Fifo => EntryKind::Fifo,
-            Kind::Socket => EntryKind::Socket,
+            other => kind_of(other),
         }
     }
 

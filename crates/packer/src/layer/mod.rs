@@ -15,6 +15,6 @@ pub(crate) use chunker::Content;
 pub(crate) use decode::{Decoded, PipeReader, PipeWriter, decode, pipe};
 pub use error::PackLayerError;
 pub use input::LayerInput;
-pub(crate) use own_tree::OwnTree;
+pub(crate) use own_tree::{OwnTree, kind_of};
 pub(crate) use pipeline::{Archive, Layer, join, pack_archive, pack_content};
 pub(crate) use writer::Written;

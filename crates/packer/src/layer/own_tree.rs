@@ -59,7 +59,7 @@ impl OwnTree {
     }
 }
 
-fn kind_of(kind: &Kind) -> EntryKind {
+pub(crate) fn kind_of(kind: &Kind) -> EntryKind {
     match kind {
         Kind::Directory(_) => EntryKind::Directory,
         Kind::File { bytes, chunks } => EntryKind::File {

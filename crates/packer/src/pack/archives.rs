@@ -9,7 +9,7 @@ use draught_oci::{Descriptor, media_type};
 use futures_util::StreamExt as _;
 
 use super::error::PackError;
-use super::layer::Layer;
+use super::layer::{Layer, input};
 use super::lazy::name;
 use super::output::{ArchiveFormat, ArchiveOptions, GZIP_LEVEL_DEFAULT};
 use super::packed::{ListedLayer, Packed};
@@ -18,7 +18,7 @@ use super::{is_estargz, restore};
 use crate::archive::{self, Written};
 use crate::blocking::blocking;
 use crate::cache::{CacheHit, CacheKey, Kept, RecordError, cached_layer, chain};
-use crate::layer::{Content, LayerInput, PackLayerError};
+use crate::layer::{Content, PackLayerError};
 use crate::progress::LayerReport;
 use crate::spool::Spool;
 
@@ -256,13 +256,7 @@ async fn written(
         name: name(layer),
         source: Box::new(source),
     })?;
-    let input = LayerInput {
-        reader,
-        digest: layer.descriptor().map(|descriptor| descriptor.digest),
-        stored_bytes: layer.descriptor().map(|descriptor| descriptor.size),
-        diff_id: layer.diff_id(),
-        is_estargz: is_estargz(layer),
-    };
+    let input = input(layer, reader);
     let (told, writes) = (Arc::clone(packer.pusher.progress()), options.clone());
     let written = blocking(move || archive::write_layer(input, &writes, index, &*told)).await;
     written.map_err(|source| PackError::Layer {

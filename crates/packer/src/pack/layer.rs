@@ -10,6 +10,8 @@ use draught_source::{BlobBackend, BlobReader, SourceError};
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 
+use crate::layer::LayerInput;
+
 /// A layer's bytes, from the first to the last. They are read on a thread that may block.
 pub type LayerReader = Box<dyn Read + Send>;
 
@@ -152,4 +154,15 @@ impl Layer for StreamLayer {
 pub(super) fn is_estargz(layer: &dyn Layer) -> bool {
     let descriptor = layer.descriptor();
     descriptor.is_some_and(|layer| draught_importer::estargz_toc(layer).is_some())
+}
+
+/// A layer that was opened, with all that is known of it.
+pub(super) fn input(layer: &dyn Layer, reader: LayerReader) -> LayerInput<LayerReader> {
+    LayerInput {
+        reader,
+        digest: layer.descriptor().map(|descriptor| descriptor.digest),
+        stored_bytes: layer.descriptor().map(|descriptor| descriptor.size),
+        diff_id: layer.diff_id(),
+        is_estargz: is_estargz(layer),
+    }
 }

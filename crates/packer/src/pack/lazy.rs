@@ -7,7 +7,7 @@ use draught_importer::BLOB_FROM;
 
 use super::descriptors::{self, blob_descriptor, bootstrap_descriptor};
 use super::error::PackError;
-use super::layer::Layer;
+use super::layer::{Layer, input};
 use super::packed::{ListedLayer, Packed};
 use super::packer::Packer;
 use super::restore;
@@ -16,7 +16,6 @@ use crate::cache::{CacheKey, Kept, cached_layer};
 use crate::dictionary::BlobOrigin;
 use crate::directory::Directory;
 use crate::image::{ImagePacker, PackedBlob, PackedImage};
-use crate::layer::LayerInput;
 use crate::options::PackOptions;
 use crate::progress::LayerReport;
 
@@ -83,13 +82,7 @@ pub(super) async fn pack(
             name: name(&**layer),
             source: Box::new(source),
         })?;
-        let input = LayerInput {
-            reader,
-            digest: layer.descriptor().map(|descriptor| descriptor.digest),
-            stored_bytes: layer.descriptor().map(|descriptor| descriptor.size),
-            diff_id: layer.diff_id(),
-            is_estargz: super::is_estargz(&**layer),
-        };
+        let input = input(&**layer, reader);
         let progress = Arc::clone(packer.pusher.progress());
         let outcome;
         (image, outcome) = blocking(move || {
