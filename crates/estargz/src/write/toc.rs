@@ -342,6 +342,14 @@ impl Toc {
                 Some(ItemKind::Directory) | None => {
                     return Err(refuse(path, "it is a hard link to a directory"));
                 }
+                Some(ItemKind::HardLink { inode: None, .. })
+                    if self.whiteout.is_some_and(|whiteout| whiteout > found) =>
+                {
+                    // That may have hidden what the other link leads to.
+                    let problem = "it is a hard link to one that leads to a lower layer, and a whiteout comes \
+                        in between";
+                    return Err(refuse(path, problem));
+                }
                 Some(ItemKind::HardLink { inode, target }) => (*inode, target.clone()),
                 Some(_) => (Some(found), target.into()),
             },
