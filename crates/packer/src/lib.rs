@@ -34,8 +34,7 @@ pub use cache::{
     RecordError,
 };
 pub use convert::{
-    BlobPlace, ConvertError, ConvertOptions, Converted, ConvertedImage, PlatformChoice, Publish,
-    convert,
+    ConvertError, ConvertOptions, Converted, ConvertedImage, PlatformChoice, Publish, convert,
 };
 pub use dictionary::{BlobOrigin, Dictionary, DictionaryError, DictionaryUse, UsedBlob};
 pub use directory::{Directory, DirectoryError};
@@ -45,7 +44,7 @@ pub use import::{OpenError, open_image};
 pub use layer::{LayerInput, PackLayerError};
 pub use options::{CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, OptionsError, PackOptions};
 pub use pack::{
-    ArchiveFormat, ArchiveOptions, DictionaryAt, EstargzOptions, GZIP_LEVEL_DEFAULT,
+    ArchiveFormat, ArchiveOptions, BlobPlace, DictionaryAt, EstargzOptions, GZIP_LEVEL_DEFAULT,
     GZIP_LEVEL_MAX, Layer, LayerReader, ListedLayer, Output, PackError, Packed, Packer,
     StoredLayer, StreamLayer,
 };

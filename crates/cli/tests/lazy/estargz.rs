@@ -1,4 +1,4 @@
-//! eStargz images, as their own tool makes them, mounted without conversion.
+//! eStargz images, as their own tool makes them and as we do, mounted.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -107,6 +107,38 @@ fn images_of_its_own_tool_are_mounted_as_they_unpack() {
         assert!(inspected.contains("eStargz"), "{inspected}");
         succeed(&stage.draught(&["check", &reference]));
         let dir = mount(&stage, &reference, &format!("estargz-{index}"));
+        compare::assert_same(&compare::snapshot_dir(&dir), &expected);
+        umount(&stage, &dir);
+    }
+}
+
+#[test]
+fn what_we_write_is_mounted_as_it_unpacks() {
+    let Some(mut stage) = Stage::new() else {
+        return;
+    };
+    let layers = layers(&stage);
+    let mut applied = Applied::default();
+    for layer in &layers {
+        applied.layer(layer.as_slice()).unwrap();
+    }
+    let expected = applied.snapshot();
+    let layout = layout(&stage, "layout", &layers);
+    let from = format!("oci:{}:latest", layout.display());
+    stage.start(&[]);
+    for (index, options) in [
+        &[][..],
+        &["--chunk-size", "12KiB"],
+        &["--batch-size", "100KiB", "--chunk-size", "64KiB"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let reference = stage.registry.reference(&format!("ours:{index}"));
+        let convert = ["convert", "--to", "estargz", &from, &reference];
+        succeed(&stage.draught(&[&convert[..], options].concat()));
+        succeed(&stage.draught(&["check", &reference]));
+        let dir = mount(&stage, &reference, &format!("ours-{index}"));
         compare::assert_same(&compare::snapshot_dir(&dir), &expected);
         umount(&stage, &dir);
     }

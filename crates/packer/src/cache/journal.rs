@@ -5,9 +5,9 @@
 //! They are believed: the directory belongs to the user, and nobody else can write it.
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, Permissions};
+use std::fs::DirBuilder;
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -81,8 +81,12 @@ fn check_owner(dir: &Path) -> io::Result<()> {
         let message = format!("{} is not a directory of this user", dir.display());
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
-    if meta.mode() & 0o077 != 0 {
-        fs_err::set_permissions(dir, Permissions::from_mode(0o700))?;
+    if meta.mode() & 0o022 != 0 {
+        let message = format!(
+            "others can write {}, so what is in it is not believed: delete it, it is made anew",
+            dir.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }
     Ok(())
 }
@@ -242,6 +246,29 @@ impl BuildCache for Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_could_have_written_is_not_believed() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join("journal");
+        make(&journal).unwrap();
+        check_owner(&journal).unwrap();
+        assert_eq!(journal.metadata().unwrap().mode() & 0o7777, 0o700);
+        for mode in [0o720, 0o702] {
+            let mode = std::fs::Permissions::from_mode(mode);
+            fs_err::set_permissions(&journal, mode).unwrap();
+            let error = check_owner(&journal).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        }
+        let file = dir.path().join("file");
+        fs_err::write(&file, b"").unwrap();
+        check_owner(&file).unwrap_err();
+        let link = dir.path().join("link");
+        fs_err::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        check_owner(&link).unwrap_err();
+    }
 
     #[test]
     fn what_is_not_whole_is_not_there() {

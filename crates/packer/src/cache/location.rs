@@ -3,8 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use draught_oci::{Reference, ReferenceError};
+use draught_source::{Client, Repository};
+
+use super::backend::{BuildCache, CacheError};
+use super::open;
 
 /// How many layers a cache keeps when nobody says: some images' worth.
 pub const CACHE_LAYERS_DEFAULT: usize = 50;
@@ -23,6 +28,24 @@ pub enum CacheLocation {
     /// The converted image itself: the one that the destination's tag stands for is used, the new one says
     /// what its layers are.
     Inline,
+}
+
+impl CacheLocation {
+    /// Opens the cache that is there, for a conversion that writes `tag` in `to`; it is to keep `layers_max`
+    /// layers, 1 to [`CACHE_LAYERS_MAX`].
+    ///
+    /// # Errors
+    /// When there can be no cache, it can't be read, or something else is there.
+    pub async fn open(
+        &self,
+        client: &Client,
+        to: &Repository,
+        tag: &str,
+        layers_max: usize,
+    ) -> Result<Arc<dyn BuildCache>, CacheError> {
+        let layers_max = layers_max.clamp(1, CACHE_LAYERS_MAX);
+        Box::pin(open::open(client, self, to, tag, layers_max)).await
+    }
 }
 
 /// Why a text is no cache.

@@ -13,8 +13,7 @@ use futures_util::stream::{self, BoxStream};
 
 use super::backend::{BuildCache, CacheError, CacheHit, CachedLayer};
 use super::key::CacheKey;
-use super::location::{CACHE_LAYERS_MAX, CacheLocation, CacheOptions};
-use super::open;
+use super::location::{CacheLocation, CacheOptions};
 use super::report::{CacheReport, CacheUse};
 use crate::progress::Progress;
 
@@ -72,7 +71,6 @@ impl Caches {
         tag: &str,
         progress: Arc<dyn Progress>,
     ) -> Self {
-        let layers_max = options.layers_max.clamp(1, CACHE_LAYERS_MAX);
         let mut caches = Self::none(progress);
         let mut seen = BTreeSet::new();
         for location in &options.locations {
@@ -80,7 +78,7 @@ impl Caches {
             if !seen.insert(label.clone()) {
                 continue;
             }
-            let opened = open::open(client, location, to, tag, layers_max).await;
+            let opened = location.open(client, to, tag, options.layers_max).await;
             caches.add(label, opened);
         }
         caches
@@ -264,7 +262,9 @@ impl Caches {
     ) {
         for (at, used, cache) in self.writable() {
             let pushed = async {
-                if !self.has(to, cache.blobs(), blob).await? {
+                // Who puts a blob looks itself whether it is there.
+                let may_mount = mountable(to, cache.blobs()).is_some();
+                if !may_mount || !self.has(to, cache.blobs(), blob).await? {
                     cache.blobs().put_blob(blob, payload).await?;
                 }
                 Ok::<(), SourceError>(())

@@ -87,11 +87,7 @@ impl Conversion<'_> {
             PlatformChoice::Host | PlatformChoice::All => Platform::host(),
         };
         self.progress.image_started(&platform, 1);
-        let dictionaries = self
-            .dictionaries
-            .of(&platform, &self.options.output)
-            .await?;
-        self.packer.set_dictionaries(dictionaries)?;
+        self.use_dictionaries(&platform).await?;
         let packed = self.packer.pack_directory(directory).await?;
         let config = Document::write(ImageConfig::new(platform, Vec::new()));
         let converted = Any::Manifest(self.describe(None, &config, packed).await?);
@@ -105,16 +101,21 @@ impl Conversion<'_> {
         source: &Document<Manifest>,
         config: &Document<ImageConfig>,
     ) -> Result<Document<Manifest>, ConvertError> {
-        let dictionaries = self
-            .dictionaries
-            .of(&config.platform, &self.options.output)
-            .await?;
-        self.packer.set_dictionaries(dictionaries)?;
+        self.use_dictionaries(&config.platform).await?;
         let packed = match image::way(source, &self.options.output) {
             Way::Tree => self.tree(source, config).await?,
             Way::Layers | Way::AsItIs => self.layers(source, config).await?,
         };
         self.describe(Some(source), config, packed).await
+    }
+
+    /// Makes the packer use the dictionaries that were named, as they are for a platform.
+    async fn use_dictionaries(&mut self, platform: &Platform) -> Result<(), ConvertError> {
+        if self.dictionaries.is_empty() {
+            return Ok(());
+        }
+        let of = self.dictionaries.of(platform, &self.options.output).await?;
+        Ok(self.packer.set_dictionaries(of)?)
     }
 
     async fn layers(
@@ -151,11 +152,15 @@ impl Conversion<'_> {
             what: format!("manifest {}", source.digest()),
             source: Box::new(error),
         })?;
+        let stored = opened.tree.map.blobs.iter().map(|blob| blob.stored_bytes);
+        let stored_bytes = stored.fold(0, u64::saturating_add);
+        self.progress.layer_started(0, Some(stored_bytes));
         let mut blobs = Vec::with_capacity(opened.tree.map.blobs.len());
         for blob in &opened.tree.map.blobs {
             let descriptor = Descriptor::new("", blob.digest, blob.stored_bytes);
             let dir = self.options.output.spool_dir();
             let spooled = spool_blob(&from, &descriptor, dir).await?;
+            self.progress.layer_read(0, spooled.bytes());
             let file = spooled.into_file();
             blobs.push(file.map_err(|source| crate::pack::PackError::Spool { source })?);
         }

@@ -57,6 +57,11 @@ impl Dictionaries {
         })
     }
 
+    /// Whether there are none: then those that the options of the packer have are used.
+    pub(super) fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
     /// What they are, to the byte.
     pub(super) fn digests(&self) -> Vec<Digest> {
         self.named
@@ -83,7 +88,14 @@ impl Dictionaries {
         }
         let mut opened = Vec::new();
         for named in &self.named {
-            let Some(manifest) = named.manifest(platform).await? else {
+            let manifest = match named.manifest(platform).await {
+                Err(error) if named.may_fail => {
+                    left_out(&named.name, &error);
+                    continue;
+                }
+                manifest => manifest?,
+            };
+            let Some(manifest) = manifest else {
                 let (dictionary, platform) = (&named.name, platform.to_string());
                 tracing::warn!(
                     dictionary,

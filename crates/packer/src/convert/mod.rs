@@ -15,5 +15,5 @@ mod run;
 mod single;
 
 pub use error::ConvertError;
-pub use options::{BlobPlace, ConvertOptions, Converted, ConvertedImage, PlatformChoice, Publish};
+pub use options::{ConvertOptions, Converted, ConvertedImage, PlatformChoice, Publish};
 pub use run::convert;

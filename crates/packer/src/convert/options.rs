@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use draught_digest::Digest;
 use draught_oci::{Location, Platform};
-use draught_source::BlobBackend;
 
 use crate::cache::{CacheOptions, CacheReport};
-use crate::pack::Output;
+use crate::pack::{BlobPlace, Output};
 use crate::progress::LayerReport;
 
 /// Which images of an index.
@@ -35,15 +33,6 @@ pub enum Publish {
     Merged,
     /// No tag changes: it is a referrer of the original.
     Referrer,
-}
-
-/// A place for data blobs that is no repository.
-#[derive(Debug, Clone)]
-pub struct BlobPlace {
-    /// The place.
-    pub backend: Arc<dyn BlobBackend>,
-    /// What manifests say of it, without credentials.
-    pub name: String,
 }
 
 /// How an image is to be converted.

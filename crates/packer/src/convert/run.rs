@@ -10,12 +10,12 @@ use super::conversion::Conversion;
 use super::dictionaries::Dictionaries;
 use super::error::ConvertError;
 use super::marks::{self, How};
-use super::options::{BlobPlace, ConvertOptions, Converted, PlatformChoice, Publish};
+use super::options::{ConvertOptions, Converted, PlatformChoice, Publish};
 use super::single::Chosen;
 use crate::cache::{Caches, Journal};
 use crate::directory::Directory;
 use crate::options::OptionsError;
-use crate::pack::{Output, Packer, Places};
+use crate::pack::{Output, Packer};
 use crate::progress::Progress;
 
 /// Converts the image at `from` and writes it to `to`, whose tag changes last of all.
@@ -139,15 +139,11 @@ fn begin<'a>(
     dictionaries: Dictionaries,
 ) -> Result<Conversion<'a>, ConvertError> {
     let how = How::of(options, &dictionaries.digests());
-    let places = Places {
-        documents: Arc::new(to.clone()),
-        blobs: options
-            .blobs
-            .as_ref()
-            .map(|BlobPlace { backend, name }| (Arc::clone(backend), name.clone())),
-    };
     let output = options.output.clone();
-    let packer = Packer::with(output, places, caches, Arc::clone(progress))?;
+    let mut packer = Packer::with(output, Arc::new(to.clone()), caches, Arc::clone(progress))?;
+    if let Some(place) = &options.blobs {
+        packer = packer.with_blob_place(place.clone())?;
+    }
     Ok(Conversion {
         from: source,
         to,

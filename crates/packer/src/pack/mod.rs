@@ -19,6 +19,5 @@ pub use output::{
     ArchiveFormat, ArchiveOptions, EstargzOptions, GZIP_LEVEL_DEFAULT, GZIP_LEVEL_MAX, Output,
 };
 pub use packed::{ListedLayer, Packed};
-pub(crate) use packer::Places;
-pub use packer::{DictionaryAt, Packer};
+pub use packer::{BlobPlace, DictionaryAt, Packer};
 pub(crate) use push::spool_blob;

@@ -68,13 +68,13 @@ impl fmt::Debug for Packer {
     }
 }
 
-/// Where a packer writes, and what it uses.
-#[derive(Debug)]
-pub(crate) struct Places {
-    /// The repository of the image.
-    pub(crate) documents: Arc<dyn BlobBackend>,
-    /// Where blobs of layers go if not there, and what manifests say of that place.
-    pub(crate) blobs: Option<(Arc<dyn BlobBackend>, String)>,
+/// A place for the blobs of layers that is no repository.
+#[derive(Debug, Clone)]
+pub struct BlobPlace {
+    /// The place.
+    pub backend: Arc<dyn BlobBackend>,
+    /// What manifests say of it, without credentials.
+    pub name: String,
 }
 
 impl Packer {
@@ -83,39 +83,22 @@ impl Packer {
     /// # Errors
     /// [`PackError::Options`].
     pub fn new(output: Output, blobs: Arc<dyn BlobBackend>) -> Result<Self, PackError> {
-        let places = Places {
-            documents: blobs,
-            blobs: None,
-        };
-        Self::with(output, places, Caches::none(Arc::new(())), Arc::new(()))
+        Self::with(output, blobs, Caches::none(Arc::new(())), Arc::new(()))
     }
 
     pub(crate) fn with(
         output: Output,
-        places: Places,
+        blobs: Arc<dyn BlobBackend>,
         caches: Caches,
         progress: Arc<dyn Progress>,
     ) -> Result<Self, PackError> {
-        let failed = |source| PackError::Options {
+        output.check().map_err(|source| PackError::Options {
             source: Box::new(source),
-        };
-        output.check().map_err(failed)?;
-        let (blobs, unlisted) = match places.blobs {
-            None => (Arc::clone(&places.documents), None),
-            Some((blobs, name)) => {
-                if let Output::Archives(_) = output {
-                    return Err(failed(OptionsError::NydusOnly {
-                        what: "a blob backend",
-                        format: output.name(),
-                    }));
-                }
-                (blobs, Some(name))
-            }
-        };
+        })?;
         Ok(Self {
             output,
-            pusher: Pusher::new(blobs, places.documents, caches, progress),
-            unlisted,
+            pusher: Pusher::new(blobs, caches, progress),
+            unlisted: None,
             dictionaries: Vec::new(),
         })
     }
@@ -133,6 +116,26 @@ impl Packer {
     pub fn with_cache(mut self, cache: Arc<dyn BuildCache>) -> Self {
         self.pusher.add_cache(cache);
         self
+    }
+
+    /// Sends the blobs of layers elsewhere, where manifests can't list them: they are in
+    /// [`Packed::unlisted`] then. To be called before the first layer is packed.
+    ///
+    /// # Errors
+    /// [`PackError::Options`] when layers of the format can't be anywhere but in the image's repository.
+    pub fn with_blob_place(mut self, place: BlobPlace) -> Result<Self, PackError> {
+        if let Output::Archives(_) = self.output {
+            let source = OptionsError::NydusOnly {
+                what: "a blob backend",
+                format: self.output.name(),
+            };
+            return Err(PackError::Options {
+                source: Box::new(source),
+            });
+        }
+        self.pusher.set_blobs(place.backend);
+        self.unlisted = Some(place.name);
+        Ok(self)
     }
 
     /// Stores no chunk again that these have, of the images that are packed from now on; those that the options

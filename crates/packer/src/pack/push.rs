@@ -45,22 +45,27 @@ pub(crate) struct Pusher {
 }
 
 impl Pusher {
+    /// Sends everything to one place.
     pub(crate) fn new(
         to: Arc<dyn BlobBackend>,
-        documents: Arc<dyn BlobBackend>,
         caches: Caches,
         progress: Arc<dyn Progress>,
     ) -> Self {
-        let pushes_max = to.writes_at_once().min(documents.writes_at_once()).max(1);
         Self {
+            pushes_max: to.writes_at_once().max(1),
+            documents: Arc::clone(&to),
             to,
-            documents,
-            pushes_max,
             progress,
             pushes: JoinSet::new(),
             caches: Arc::new(caches),
             secured: BTreeSet::new(),
         }
+    }
+
+    /// Sends the blobs of layers to another place.
+    pub(super) fn set_blobs(&mut self, to: Arc<dyn BlobBackend>) {
+        self.pushes_max = self.pushes_max.min(to.writes_at_once()).max(1);
+        self.to = to;
     }
 
     /// Tells somebody else what happens.

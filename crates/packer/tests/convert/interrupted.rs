@@ -32,6 +32,16 @@ async fn source(registry: &TestRegistry) -> (Location, Vec<Digest>) {
     (at, contents.iter().map(|it| Digest::sha256(it)).collect())
 }
 
+/// The blobs that a registry has, of whatever repository.
+fn blobs_of(registry: &TestRegistry) -> Vec<Digest> {
+    let shards = fs_err::read_dir(registry.dir().join("blobs/sha256")).unwrap();
+    let names = shards.flat_map(|shard| fs_err::read_dir(shard.unwrap().path()).unwrap());
+    let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
+    names
+        .filter_map(|name| format!("sha256:{name}").parse().ok())
+        .collect()
+}
+
 fn files(dir: &Path) -> usize {
     if !dir.exists() {
         return 0;
@@ -124,18 +134,15 @@ async fn a_journal_that_is_of_no_use_costs_nothing_but_the_work() {
             }
             "blob gone" => {
                 let (repository, _) = client().open(&to).await.unwrap();
-                for blob in fs_err::read_dir(registry.dir().join("blobs/sha256"))
-                    .into_iter()
-                    .flatten()
-                {
-                    let name = blob.unwrap().file_name().into_string().unwrap();
-                    let Ok(digest) = format!("sha256:{name}").parse() else {
-                        continue;
-                    };
+                let mut gone = 0;
+                for digest in blobs_of(&registry) {
+                    // What the source's repository alone has stays.
                     if repository.has_blob(&digest).await.unwrap() {
-                        drop(repository.delete_blob(&digest).await);
+                        repository.delete_blob(&digest).await.unwrap();
+                        gone += 1;
                     }
                 }
+                assert_eq!(gone, 3, "the blobs of the layers that were done");
             }
             _ => {
                 fs_err::remove_dir_all(&journal).unwrap();
@@ -146,11 +153,24 @@ async fn a_journal_that_is_of_no_use_costs_nothing_but_the_work() {
             force: true,
             ..options.clone()
         };
-        run_with(&from, &to, &force).await.unwrap();
+        let before = registry.proxy().counts();
+        let converted = run_with(&from, &to, &force).await.unwrap();
+        let made = registry.proxy().counts().since(&before);
+        for layer in &layers {
+            let read = made.matching("GET", &layer.to_string()).requests;
+            assert_eq!(read, 1, "{damage}: nothing of the journal is of use");
+        }
+        assert!(converted.images[0].layers.iter().all(|layer| !layer.cached));
         compare_with(&to, &from).await;
         let (repository, tag) = client().create(&to).await.unwrap();
         let tag = draught_oci::Selector::Tag(tag);
         repository.delete_manifest(&tag).await.unwrap();
+        // Else the next round finds there what this one sent.
+        for digest in blobs_of(&registry) {
+            if repository.has_blob(&digest).await.unwrap() {
+                repository.delete_blob(&digest).await.unwrap();
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::Permissions;
 use std::io::{self, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use draught_digest::Digest;
@@ -74,7 +74,12 @@ impl Layout {
         // On disk before it has a name: a blob that is there is whole.
         file.set_permissions(Permissions::from_mode(MODE))?;
         file.sync_all()?;
-        match rustix::fs::linkat(CWD, path, CWD, &to, AtFlags::SYMLINK_FOLLOW) {
+        // One name each: two places with the same file would be damaged together.
+        let linked = match file.metadata()?.nlink() {
+            0 => rustix::fs::linkat(CWD, path, CWD, &to, AtFlags::SYMLINK_FOLLOW),
+            _ => Err(Errno::MLINK),
+        };
+        match linked {
             Ok(()) => fs_err::File::open(dir)?.sync_all()?,
             // Somebody else made it.
             Err(Errno::EXIST) => {}

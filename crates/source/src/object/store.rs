@@ -50,7 +50,7 @@ impl ObjectStore {
         })
     }
 
-    /// The same place, where blobs are sent even if they are there already.
+    /// The same place, where blobs are sent even if they are there already: they count as not there.
     #[must_use]
     pub fn with_force(mut self, force: bool) -> Self {
         self.force = force;
@@ -145,7 +145,10 @@ impl Source for ObjectStore {
 
 impl BlobBackend for ObjectStore {
     fn has_blob<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool, SourceError>> {
-        Box::pin(async move { Ok(self.blob_bytes(digest).await?.is_some()) })
+        Box::pin(async move {
+            // What is to be sent in any case counts as missing, or whoever asks would not send it.
+            Ok(!self.force && self.blob_bytes(digest).await?.is_some())
+        })
     }
 
     fn blob<'a>(

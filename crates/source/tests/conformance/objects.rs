@@ -88,7 +88,11 @@ async fn what_is_there_is_not_sent_again_unless_forced() {
     assert_eq!(put(store.clone()).await, Pushed::Written);
     assert_eq!(put(store.clone()).await, Pushed::Existed);
     assert_eq!(server.writes(), 1);
-    assert_eq!(put(store.clone().with_force(true)).await, Pushed::Written);
+    // Who asks before he sends is not told that it is there.
+    let forced = store.clone().with_force(true);
+    assert!(store.has_blob(&descriptor.digest).await.unwrap());
+    assert!(!forced.has_blob(&descriptor.digest).await.unwrap());
+    assert_eq!(put(forced).await, Pushed::Written);
     assert_eq!(server.writes(), 2);
     // What is shorter can't be it.
     server.put(&key(&descriptor), blob[..999].to_vec());
