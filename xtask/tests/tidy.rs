@@ -18,14 +18,14 @@ mod words;
 /// (`testkit`, `fuzz`) and chores (`xtask`) stand outside: nothing but tests depends on them.
 const LAYERS: &[&[&str]] = &[
     &["draught-digest", "draught-sys"],
-    &["draught-tree", "draught-oci"],
+    &["draught-tree", "draught-oci", "draught-containerd"],
     &["draught-tar", "draught-codec", "draught-profile"],
     &["draught-erofs"],
     &["draught-rafs", "draught-estargz"],
     &["draught-importer", "draught-fill", "draught-store"],
     &["draught-mount", "draught-source"],
     &["draught-node", "draught-packer"],
-    &["draught-registry"],
+    &["draught-registry", "draught-snapshotter"],
     &["draught"],
 ];
 
@@ -33,7 +33,15 @@ const LAYERS: &[&[&str]] = &[
 const OUTSIDE: &[&str] = &["draught-fuzz", "draught-testkit", "xtask"];
 
 /// Crates that may spell the name of a lazy format.
-const FORMAT_CRATES: &[&str] = &["rafs", "estargz", "importer", "packer", "cli", "testkit"];
+const FORMAT_CRATES: &[&str] = &[
+    "rafs",
+    "estargz",
+    "importer",
+    "packer",
+    "snapshotter",
+    "cli",
+    "testkit",
+];
 
 /// Names of lazy formats. Sources are cut into words first, so that "drafts" is not one of them.
 const FORMAT_NAMES: &[&str] = &[
@@ -66,7 +74,9 @@ const ONLY_IN: &[(&str, &[&str], &str)] = &[
             "draught-source",
             "draught-node",
             "draught-packer",
+            "draught-containerd",
             "draught-registry",
+            "draught-snapshotter",
             "draught-testkit",
             "draught",
         ],
