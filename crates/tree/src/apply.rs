@@ -101,6 +101,17 @@ pub enum ApplyError {
         /// How many are followed.
         hops_max: usize,
     },
+    /// A directory of what lies below is meant, whose metadata the layer does not repeat.
+    #[error(
+        "entry {path:?} lies below {parent:?}, of which the layer has no entry: what that is in the layers \
+         below is not known here"
+    )]
+    Implied {
+        /// The entry's path.
+        path: String,
+        /// The component without an entry.
+        parent: String,
+    },
     /// A hard link's target is not there, or is a directory.
     #[error("hard link {path:?}: its target {target:?} {problem}")]
     HardLink {
@@ -209,12 +220,20 @@ impl Tree {
         if aufs || (name.starts_with(AUFS) && name != OPAQUE) {
             return Ok(());
         }
-        // What it hides isn't there when its parent isn't.
-        let Some(parent) = self.resolve(&entry.path, parents, limits, false)? else {
+        // What it hides isn't there when its parent isn't; if others lie below, it may be with them.
+        let is_on_others = self.books.is_on_others;
+        let Some(parent) = self.resolve(&entry.path, parents, limits, is_on_others)? else {
             return Ok(());
         };
         if name == OPAQUE {
+            if is_on_others && parent == Self::ROOT {
+                // Overlayfs asks no root for that attribute.
+                return Err(ApplyError::Root {
+                    path: show(&entry.path),
+                });
+            }
             self.strip_lower(parent);
+            self.hide_below(parent);
             return Ok(());
         }
         let hidden = &name[WHITEOUT.len()..];
@@ -228,12 +247,14 @@ impl Tree {
             .children()
             .and_then(|children| children.get(hidden))
             .copied();
-        if let Some(found) = found
-            && !self.keep_after_strip(found)
-        {
+        if let Some(found) = found {
+            if self.keep_after_strip(found) {
+                self.hide_below(found.node);
+                return Ok(());
+            }
             self.remove(parent, hidden);
         }
-        Ok(())
+        self.put_whiteout(parent, hidden, &entry.path, limits)
     }
 
     /// The directory that a path's parents lead to. Missing ones are made if `create`, else `None`.
@@ -263,6 +284,12 @@ impl Tree {
             let Some(next) = found.map(|found| found.node) else {
                 if !create {
                     return Ok(None);
+                }
+                if self.books.is_on_others {
+                    return Err(ApplyError::Implied {
+                        path: show(path),
+                        parent: show(&name),
+                    });
                 }
                 let meta = Meta {
                     mode: 0o755,
@@ -343,7 +370,12 @@ impl Tree {
             EntryKind::Socket => Kind::Socket,
         };
         self.remove(parent, &name);
-        self.insert(&entry.path, parent, name, entry.meta, kind, limits)
+        let id = self.insert(&entry.path, parent, name, entry.meta, kind, limits)?;
+        if there.is_some() {
+            // What was no directory hid a directory below; the new one does so too.
+            self.hide_below(id);
+        }
+        Ok(id)
     }
 
     fn set_meta(&mut self, id: NodeId, meta: Meta) {
@@ -394,6 +426,9 @@ impl Tree {
         if matches!(self.node(found.node).kind, Kind::Directory(_)) {
             return Err(fail("is a directory"));
         }
+        if self.is_whiteout(found.node) {
+            return Err(fail("does not exist in this layer or a lower one"));
+        }
         let layer = self.layers;
         let there = self
             .node(parent)
@@ -417,7 +452,7 @@ impl Tree {
         Ok(found.node)
     }
 
-    fn insert(
+    pub(crate) fn insert(
         &mut self,
         path: &[u8],
         parent: NodeId,

@@ -4,7 +4,8 @@
 //! A [`Tree`] holds inodes in an arena ([`NodeId`] indexes it; the root is [`Tree::ROOT`]). A regular
 //! file's content is a list of [`ChunkId`]s into the [`ChunkMap`]; a chunk lies in an [`Extent`], the
 //! smallest range of a [`Blob`] that can be decoded by itself. Layers are applied to a tree entry by
-//! entry ([`Tree::apply`]), lowest layer first, with OCI's whiteouts and opaque directories.
+//! entry ([`Tree::apply`]), lowest layer first, with OCI's whiteouts and opaque directories. Where a layer between
+//! them comes from somebody else, several trees are stacked by overlayfs ([`Tree::on_others`], [`Tree::beside`]).
 #![forbid(unsafe_code)]
 
 mod apply;
@@ -12,6 +13,9 @@ mod chunk;
 mod entry;
 mod node;
 mod offset;
+mod stack;
+#[cfg(test)]
+mod stack_tests;
 #[cfg(test)]
 mod tests;
 mod unused;

@@ -115,6 +115,12 @@ pub(crate) struct Books {
     /// The directories that hold nothing of lower layers any more: none of it can come back before
     /// the next layer begins.
     pub(crate) stripped: BTreeSet<NodeId>,
+    /// Whether other trees lie below this one.
+    pub(crate) is_on_others: bool,
+    /// Directories that hide what is below them.
+    pub(crate) hiding: BTreeSet<NodeId>,
+    /// What stands for names that are hidden.
+    pub(crate) whiteouts: BTreeSet<NodeId>,
 }
 
 /// Trees that hold the same are equal, however they came to be.
