@@ -9,7 +9,7 @@ use draught_rafs::bootstrap;
 use draught_tree::{Compression, NodeId, Tree};
 
 use crate::detect::{Format, detect};
-use crate::layers::LayersImport;
+use crate::layers::{LayersImport, Part};
 use crate::metadata_layer::MetadataLayerError;
 use crate::nydus::NydusImport;
 
@@ -191,6 +191,9 @@ pub enum ImportError {
         /// What the image says of where it is; see [`crate::BLOB_BACKEND`].
         backend: Option<String>,
     },
+    /// Several parts are too much for one filesystem.
+    #[error("its layers have more files or chunks together than one filesystem can hold")]
+    TooMany,
     /// A chunk lies outside of its blob.
     #[error("the image's metadata has a chunk beyond the {bytes} bytes of blob {blob}")]
     BlobEnd {
@@ -250,7 +253,14 @@ impl Import {
                 let import = NydusImport::new(*bootstrap, &blobs, limits)?;
                 Source::Nydus(Box::new(import))
             }
-            Format::Estargz { layers } => Source::Estargz(LayersImport::new(&layers, limits)),
+            Format::Estargz { layers } => {
+                let is_on_others = false;
+                let parts = [Part {
+                    layers,
+                    is_on_others,
+                }];
+                return Ok(Self::of_parts(&parts, limits));
+            }
             Format::Plain(plain) => {
                 let why = plain.why_not_lazy();
                 return Err(ImportError::NotLazy { why });
@@ -261,6 +271,18 @@ impl Import {
             source,
             asked: Vec::new(),
         })
+    }
+
+    /// Begins with layers that have their own metadata, not necessarily all of an image, lowest first.
+    ///
+    /// One part on nothing becomes a tree as any image does. Otherwise each part is a directory of the tree, called
+    /// `0`, `1`, … from the lowest up, for overlayfs to stack with what lies in between.
+    #[must_use]
+    pub fn of_parts(parts: &[Part], limits: &Limits) -> Self {
+        Self {
+            source: Source::Estargz(LayersImport::new(parts, limits)),
+            asked: Vec::new(),
+        }
     }
 
     /// Lets blobs be outside of the manifest: whoever drives the import knows a place that has them.

@@ -37,4 +37,5 @@ pub use annotation::{
 };
 pub use detect::{Format, Plain, detect, estargz_toc};
 pub use import::{Details, Estargz, Import, ImportError, Limits, Nydus, Opened, Read, Step};
+pub use layers::Part;
 pub use metadata_layer::{MetadataLayerError, metadata_from_layer};
