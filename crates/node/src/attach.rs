@@ -9,7 +9,7 @@ use draught_digest::Digest;
 use draught_erofs::Options;
 use draught_fill::{FeedMap, MapError};
 use draught_importer::{
-    BLOB_BACKEND, Import, ImportError, LAZY_OS_FEATURE, Limits, Opened, Read, Step,
+    BLOB_BACKEND, Import, ImportError, LAZY_OS_FEATURE, Limits, Opened, Part, Read, Step,
 };
 use draught_oci::{Manifest, Platform};
 use draught_source::{Blobs, Source, SourceError};
@@ -105,15 +105,30 @@ impl Resolved {
         Ok(())
     }
 
+    /// The manifest.
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
     /// Reads the image's metadata into a tree.
     ///
     /// For a thread of its own: hundreds of thousands of inodes take a while.
     pub(crate) async fn import(&self) -> Result<Opened, AttachError> {
-        let failed = |error| AttachError::Import(Box::new(error));
-        let mut import = Import::new(&self.manifest, &Limits::default()).map_err(failed)?;
+        let import = Import::new(&self.manifest, &Limits::default());
+        let mut import = import.map_err(|error| AttachError::Import(Box::new(error)))?;
         if self.blobs.has_backend() {
             import = import.with_blobs_elsewhere();
         }
+        self.read(import).await
+    }
+
+    /// Reads the metadata of some of its layers into a tree; likewise for a thread of its own.
+    pub(crate) async fn import_parts(&self, parts: &[Part]) -> Result<Opened, AttachError> {
+        self.read(Import::of_parts(parts, &Limits::default())).await
+    }
+
+    async fn read(&self, mut import: Import) -> Result<Opened, AttachError> {
+        let failed = |error| AttachError::Import(Box::new(error));
         loop {
             match import.step().map_err(failed)? {
                 Step::Done(opened) => return Ok(*opened),
@@ -317,6 +332,22 @@ fn touches_of(chunks: &[ChunkId], placed: &Placed, tree: &Tree) -> Touches {
         touches.touch(0, device, block(place)..block(end));
     }
     touches
+}
+
+impl AttachError {
+    /// The layer that is to blame, if the image's own content is.
+    pub(crate) fn layer(&self) -> Option<Digest> {
+        let Self::Import(error) = self else {
+            return None;
+        };
+        match &**error {
+            ImportError::Layer { layer, .. } | ImportError::MetadataLayer { layer, .. } => {
+                Some(*layer)
+            }
+            ImportError::Corrupt { blob, .. } | ImportError::BlobEnd { blob, .. } => Some(*blob),
+            _ => None,
+        }
+    }
 }
 
 /// One lock for each image that is being attached, so that a crowd of mounts of one image fetches its

@@ -119,6 +119,25 @@ pub struct DaemonStatus {
     pub events: u64,
     /// All live mounts.
     pub mounts: Vec<MountStatus>,
+    /// Layers that clients asked the snapshotter for.
+    #[serde(default)]
+    pub layers: Vec<LayerStatus>,
+}
+
+/// A layer that a client asked the snapshotter for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerStatus {
+    /// The image that it was asked for with.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// Digest of its blob, if the client said.
+    pub digest: Option<String>,
+    /// Name of its snapshot.
+    pub snapshot: String,
+    /// Whether it is read on demand; else the client pulled it.
+    pub lazy: bool,
+    /// Why it is not lazy.
+    pub why: Option<String>,
 }
 
 /// A live mount.

@@ -34,6 +34,7 @@ mod record;
 mod restore;
 mod served;
 mod server;
+mod service;
 mod sessions;
 mod source;
 mod state;
@@ -43,11 +44,14 @@ mod transport;
 pub mod worker;
 
 pub use client::{Client, ClientError};
-pub use control::{DaemonStatus, DfImage, DfReport, MountRequest, MountStatus, OverLimit, Removed};
+pub use control::{
+    DaemonStatus, DfImage, DfReport, LayerStatus, MountRequest, MountStatus, OverLimit, Removed,
+};
 pub use draught_fill::Settings as PlannerSettings;
 pub use layout::Layout;
 pub use link::adopt;
 pub use probe::{Choice, Probe, Trial, probe};
+pub use service::{Content, Fetched, Node, NodeError, Service, Start, Starting};
 pub use state::{MountRecord, Origin, boot_id};
 pub use trace::{ImageTrace, TraceArea, TraceBlob, TraceFault, TraceFetch, TracePriority};
 pub use transport::Transport;

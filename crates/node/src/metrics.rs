@@ -180,6 +180,9 @@ impl Worker {
             over,
         );
         self.image_metrics(&mut page);
+        if let Some(service) = self.service.get() {
+            page.0.push_str(&service.metrics());
+        }
         page.0
     }
 

@@ -7,21 +7,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use draught_digest::Digest;
 use draught_fill::{DeviceId, FeedId, ImageId};
+use draught_importer::Opened;
 use draught_mount::{Detached, MountInfo, mountinfo};
 use draught_source::Source;
 use draught_store::DeviceKey;
 use draught_sys::resident::Resident;
+use draught_tree::ChunkId;
 use parking_lot::Mutex;
 
-use crate::attach::{Attaching, Kept, keep, resolve};
+use crate::attach::{AttachError, Attaching, Kept, keep, resolve};
 use crate::catalog::{Catalog, load};
 use crate::control::{MountRequest, MountStatus};
 use crate::error::MountError;
 use crate::handover::Key;
 use crate::image::{Feed, Image, ranges_of};
 use crate::record::METADATA;
-use crate::served::Served;
+use crate::served::{Served, total};
 use crate::sessions;
 use crate::state::{MountRecord, State, now};
 use crate::transport::Transport;
@@ -74,7 +77,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 pub(crate) struct Mounts {
     boot_id: String,
-    attaching: Attaching,
+    pub(crate) attaching: Attaching,
     /// Held while anything is placed in the store or removed from it.
     pub(crate) catalog: Mutex<Catalog>,
     pub(crate) inner: Mutex<Inner>,
@@ -188,31 +191,42 @@ impl Mounts {
                 .map_err(failed)?;
             let hot = worker.profiles.hot(origin, &resolved.digest, &opened.tree);
             let mut catalog = self.catalog.lock();
-            let name = catalog.new_name(&worker.store, &resolved.digest);
-            let kept = {
-                let known = worker.deduplicate.then_some(&worker.store);
-                keep(&opened, &hot, &resolved.digest, name, &worker.store, known).map_err(
-                    |error| {
-                        // Devices that it had made already are nobody's.
-                        self.uncollected.store(true, Ordering::Relaxed);
-                        failed(error)
-                    },
-                )?
-            };
-            drop(opened);
-            catalog.insert(&worker.store, &kept.name, &kept.record);
+            let kept = self
+                .keep_new(worker, &mut catalog, opened, &hot, &resolved.digest)
+                .map_err(failed)?;
             let source = (resolved.source(), latency);
             self.place(worker, &mut catalog, &request, transport, kept, source)
         })
     }
 
-    /// The image with that manifest, if the store has all that it needs. One of which something is lost is
-    /// removed.
-    fn find(
+    /// Places an image that the store does not have in it.
+    pub(crate) fn keep_new(
         &self,
         worker: &Worker,
         catalog: &mut Catalog,
-        digest: &draught_digest::Digest,
+        opened: Opened,
+        hot: &[ChunkId],
+        digest: &Digest,
+    ) -> Result<Kept, AttachError> {
+        let name = catalog.new_name(&worker.store, digest);
+        let known = worker.deduplicate.then_some(&worker.store);
+        let kept = keep(&opened, hot, digest, name, &worker.store, known).inspect_err(|_| {
+            // Devices that it had made already are nobody's.
+            self.uncollected.store(true, Ordering::Relaxed);
+        })?;
+        // Large, and what is done next may wait.
+        drop(opened);
+        catalog.insert(&worker.store, &kept.name, &kept.record);
+        Ok(kept)
+    }
+
+    /// The image with that manifest, if the store has all that it needs. One of which something is lost is
+    /// removed.
+    pub(crate) fn find(
+        &self,
+        worker: &Worker,
+        catalog: &mut Catalog,
+        digest: &Digest,
     ) -> Option<Kept> {
         for name in catalog.of_manifest(&worker.store, digest) {
             let error = match load(&worker.store, &name) {
@@ -230,7 +244,7 @@ impl Mounts {
         None
     }
 
-    fn place(
+    pub(crate) fn place(
         &self,
         worker: &Arc<Worker>,
         catalog: &mut Catalog,
@@ -613,6 +627,46 @@ impl Mounts {
             }
             std::thread::sleep(LINGER_POLL);
         }
+    }
+
+    /// Whether something is mounted on a directory, and served.
+    pub(crate) fn is_served(&self, dir: &Path) -> bool {
+        let mut inner = self.inner.lock();
+        inner.notice_unmounted();
+        let mut here = inner.live.iter().filter(|live| live.record.dir == dir);
+        here.any(|live| !live.record.detached && live.image.is_some() && live.problem.is_none())
+    }
+
+    /// Bytes that are there of one blob of the image on a directory, in whole blocks.
+    pub(crate) fn blob_bytes_present(
+        &self,
+        worker: &Worker,
+        dir: &Path,
+        blob: &Digest,
+    ) -> Option<u64> {
+        let image = {
+            let inner = self.inner.lock();
+            let live = inner.live.iter().find(|live| live.record.dir == dir)?;
+            live.image.clone()?
+        };
+        let mut bytes = 0;
+        for feed in worker.engine.feeds_of(image.id) {
+            if feed.blob != *blob {
+                continue;
+            }
+            for (served, ranges) in image
+                .devices
+                .iter()
+                .zip(ranges_of(image.devices.len(), &[Arc::clone(&feed.map)]))
+            {
+                let device = served.device();
+                for range in ranges.iter() {
+                    let missing = total(&device.missing(range.clone()));
+                    bytes += range.end - range.start - missing;
+                }
+            }
+        }
+        Some(bytes)
     }
 
     /// What is mounted.

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use draught_store::Store;
@@ -19,6 +19,7 @@ use crate::mounts::Mounts;
 use crate::probe::Transports;
 use crate::profiles::Profiles;
 use crate::server::{self, After};
+use crate::service::{self, Node, Service, Start};
 use crate::state::{State, boot_id};
 
 /// How long a listener sleeps at most before it looks whether anything else is to be done.
@@ -74,6 +75,24 @@ pub(crate) struct Worker {
     pub(crate) deduplicate: bool,
     /// By how much it takes more than that.
     pub(crate) over: Mutex<Option<OverLimit>>,
+    /// What is served besides commands.
+    pub(crate) service: OnceLock<Arc<dyn Service>>,
+}
+
+/// A service to run, and where it listens.
+pub struct ServiceAt {
+    /// The path of its socket.
+    pub socket: PathBuf,
+    /// What starts it.
+    pub start: Start,
+}
+
+impl std::fmt::Debug for ServiceAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServiceAt")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a worker is told on its command line.
@@ -93,9 +112,17 @@ pub struct Settings {
 ///
 /// # Errors
 /// [`WorkerError`]; the keeper then starts another one.
-pub fn run(layout: &Layout, settings: Settings) -> Result<(), WorkerError> {
+pub fn run(
+    layout: &Layout,
+    settings: Settings,
+    service: Option<ServiceAt>,
+) -> Result<(), WorkerError> {
     crate::keeper::set_name(c"draught-worker");
-    let inheritance = link::inherit().map_err(failed("take over from the keeper"))?;
+    let mut inheritance = link::inherit().map_err(failed("take over from the keeper"))?;
+    let service = service.map(|ServiceAt { socket, start }| {
+        let held = service::take_listener(&socket, &mut inheritance.devices);
+        (socket, held, start)
+    });
     let stale = inheritance.stale;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -125,6 +152,7 @@ pub fn run(layout: &Layout, settings: Settings) -> Result<(), WorkerError> {
         cache_bytes_max: settings.cache_bytes_max,
         deduplicate: settings.deduplicate,
         over: Mutex::default(),
+        service: OnceLock::new(),
     });
     if let Some(state) = state {
         if inheritance.fresh {
@@ -141,6 +169,13 @@ pub fn run(layout: &Layout, settings: Settings) -> Result<(), WorkerError> {
         drop(tokio::spawn(Arc::clone(&worker.engine).keep_time()));
         drop(tokio::spawn(keep_durable(Arc::clone(&worker))));
         drop(tokio::spawn(attribute(Arc::clone(&worker.engine))));
+        if let Some((socket, held, start)) = service {
+            let listener = service::listener(&socket, held, &worker.link);
+            let listener = listener.map_err(failed("listen on the service's socket"))?;
+            let started = start(Node::new(Arc::clone(&worker)), listener).await;
+            let started = started.map_err(failed("start the service"))?;
+            let _only_one = worker.service.set(started);
+        }
         if let Some(address) = settings.metrics {
             drop(tokio::spawn(metrics::serve(Arc::clone(&worker), address)));
         }
@@ -333,6 +368,7 @@ impl Worker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             events: self.engine.events(),
             mounts: self.mounts.status(self),
+            layers: self.service.get().map_or_else(Vec::new, |it| it.layers()),
         }
     }
 
@@ -368,7 +404,8 @@ impl Worker {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+/// Does something in a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, MountError> + Send + 'static,
 ) -> Result<T, MountError> {
     // Not one of the threads that fill: commands wait for registries and for each other.
@@ -385,7 +422,8 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> Vec<String> {
+/// An error and its reasons.
+pub(crate) fn chain(error: &dyn std::error::Error) -> Vec<String> {
     let mut chain = vec![error.to_string()];
     let mut source = error.source();
     while let Some(error) = source {

@@ -13,6 +13,7 @@ use crate::run::{cargo, command, run, say, succeeds};
 const PACKAGES: &[(&str, &str)] = &[
     ("attr", "extended attributes in tests of trees"),
     ("buildah", "builds and pushes real images"),
+    ("busybox-static", "a container's programs in one file"),
     ("ca-certificates", "crates and packages come over TLS"),
     ("cmake", "builds nydus"),
     ("containerd", "a real client of registries"),

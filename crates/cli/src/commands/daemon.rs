@@ -1,6 +1,7 @@
 //! `draught daemon`: the keeper, the worker, and what is asked of them.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use draught_node::{Client, Layout, PlannerSettings, adopt, guard, keeper, worker};
@@ -46,6 +47,19 @@ pub(crate) struct Args {
     /// Serve metrics for Prometheus here, for example 127.0.0.1:9464, at /metrics
     #[arg(long, value_name = "ADDRESS", env = "DRAUGHT_METRICS")]
     metrics: Option<SocketAddr>,
+
+    /// Be containerd's remote snapshotter too, on this socket, for example /run/draught/snapshotter.sock
+    #[arg(long, value_name = "SOCKET", env = "DRAUGHT_SNAPSHOTTER")]
+    snapshotter: Option<PathBuf>,
+
+    /// The containerd that is asked about snapshots that were lost with the state directory
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        env = "DRAUGHT_CONTAINERD",
+        default_value = "/run/containerd/containerd.sock"
+    )]
+    containerd: PathBuf,
 
     /// Whether images share what they have in common; off is for measuring what sharing costs
     #[arg(long, hide = true, default_value = "on", env = "DRAUGHT_DEDUP")]
@@ -93,7 +107,13 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
             metrics: args.metrics,
             deduplicate: args.dedup == Dedup::On,
         };
-        worker::run(&layout, settings).context("serve as a worker")?;
+        let snapshotter = args.snapshotter.clone().map(|socket| worker::ServiceAt {
+            socket,
+            start: draught_snapshotter::start(draught_snapshotter::Settings {
+                containerd: Some(args.containerd.clone()),
+            }),
+        });
+        worker::run(&layout, settings, snapshotter).context("serve as a worker")?;
     } else if args.guard {
         guard::run(&layout).context("guard the mounts")?;
     } else if let Some(will) = args.adopt {
@@ -113,5 +133,13 @@ fn environment(args: &Args, settings: &Settings) -> Vec<(&'static str, String)> 
     ];
     let metrics = args.metrics.map(|address| address.to_string());
     environment.extend(metrics.map(|address| ("DRAUGHT_METRICS", address)));
+    // Another process may be elsewhere.
+    let absolute = |path: &PathBuf| {
+        let path = std::path::absolute(path).ok()?;
+        path.into_os_string().into_string().ok()
+    };
+    let socket = args.snapshotter.as_ref().and_then(absolute);
+    environment.extend(socket.map(|socket| ("DRAUGHT_SNAPSHOTTER", socket)));
+    environment.extend(absolute(&args.containerd).map(|socket| ("DRAUGHT_CONTAINERD", socket)));
     environment
 }

@@ -37,13 +37,29 @@ fn text(status: &DaemonStatus) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(status.mounts.iter().map(row));
-    format!(
+    let mut text = format!(
         "keeper {}, worker {}, version {}\n{}",
         status.keeper_pid,
         status.worker_pid,
         status.version,
         output::table(&rows)
-    )
+    );
+    let pulled: Vec<_> = status.layers.iter().filter(|layer| !layer.lazy).collect();
+    if !pulled.is_empty() {
+        let head = ["REF", "LAYER", "NOT LAZY BECAUSE"];
+        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        let unknown = || "-".to_owned();
+        rows.extend(pulled.into_iter().map(|layer| {
+            vec![
+                layer.reference.clone(),
+                layer.digest.clone().unwrap_or_else(unknown),
+                layer.why.clone().unwrap_or_else(unknown),
+            ]
+        }));
+        text.push('\n');
+        text.push_str(&output::table(&rows));
+    }
+    text
 }
 
 fn row(mount: &MountStatus) -> Vec<String> {

@@ -1,0 +1,267 @@
+//! Containers on lazily pulled images.
+
+use crate::stage::{BASE, Form, MIDDLE, Stage, TOP, archive};
+
+/// All of an image's files, as a container sees them.
+const LOOK: &str = "cd /; find bin etc data -xdev -exec stat -c '%n %F %a %u:%g' {} \\; | \
+                    busybox sort; busybox sha256sum data/random data/which data/deep/top data/middle";
+
+fn layers(stage: &Stage) -> [Vec<u8>; 3] {
+    let scratch = &stage.scratch;
+    [
+        archive(scratch, "base", BASE),
+        archive(scratch, "middle", MIDDLE),
+        archive(scratch, "top", TOP),
+    ]
+}
+
+/// What containerd's own snapshotter shows of an image.
+#[track_caller]
+pub(crate) fn reference_look(stage: &Stage, reference: &str, script: &str) -> String {
+    stage.ctr(&["images", "pull", "--plain-http", reference]);
+    let id = "reference";
+    let mut run = stage.containerd.ctr();
+    run.args(["run", "--rm", reference, id, "/bin/sh", "-c", script]);
+    crate::stage::succeed(&run.output().unwrap())
+}
+
+#[test]
+fn lazily_pulled_images_run() {
+    let Some(stage) = Stage::new() else { return };
+    let [base, middle, top] = layers(&stage);
+    let plain = stage.push(
+        "plain:1",
+        &[
+            (Form::Plain, &base),
+            (Form::Plain, &middle),
+            (Form::Plain, &top),
+        ],
+    );
+    let expected = reference_look(&stage, &plain, LOOK);
+    assert!(expected.contains("data/opaque/new"), "{expected}");
+    let lazy = stage.push(
+        "lazy:1",
+        &[
+            (Form::Lazy, &base),
+            (Form::Lazy, &middle),
+            (Form::Lazy, &top),
+        ],
+    );
+    let nydus = stage.registry.reference("nydus:1");
+    stage.draught(&["convert", &plain, &nydus]);
+    for (reference, count) in [(&lazy, 3), (&nydus, 2)] {
+        stage.pull(reference);
+        let layers = stage.layers(reference);
+        assert!(layers.len() >= count, "{layers:?}");
+        assert!(layers.values().all(|(lazy, _)| *lazy), "{layers:?}");
+        assert_eq!(stage.run(reference, "look", LOOK), expected, "{reference}");
+        // Nobody read it, and nobody fetched it: 3 MB of random bytes.
+        let status = stage.status();
+        let mounts = status["mounts"].as_array().unwrap();
+        let one = mounts
+            .iter()
+            .find(|mount| {
+                mount["ref"]
+                    .as_str()
+                    .unwrap()
+                    .starts_with(reference.as_str())
+            })
+            .unwrap();
+        assert_eq!(one["detached"], false, "{one}");
+    }
+    // Each image is one filesystem.
+    let status = stage.status();
+    assert_eq!(status["mounts"].as_array().unwrap().len(), 2, "{status}");
+    // What is pulled without asking is pulled as ever.
+    stage.ctr(&[
+        "images",
+        "pull",
+        "--plain-http",
+        "--snapshotter",
+        "draught",
+        &plain,
+    ]);
+    assert_eq!(stage.run(&plain, "eager", LOOK), expected);
+}
+
+#[test]
+fn containers_write_run_as_others_and_are_execed_into() {
+    let Some(stage) = Stage::new() else { return };
+    let [base, middle, top] = layers(&stage);
+    let lazy = stage.push(
+        "lazy:2",
+        &[
+            (Form::Lazy, &base),
+            (Form::Lazy, &middle),
+            (Form::Lazy, &top),
+        ],
+    );
+    stage.pull(&lazy);
+    let script = "cd /data; echo changed > which; rm -r opaque; mkdir opaque; echo more >> random; \
+                  mv top moved; chmod 700 deep; cat which; ls -R . | busybox sort | busybox tail -n 3; \
+                  busybox tail -c 5 random";
+    let seen = stage.run(&lazy, "writes", script);
+    assert!(
+        seen.starts_with("changed\n") && seen.ends_with("more\n"),
+        "{seen}"
+    );
+    // The image is what it was.
+    assert_eq!(
+        stage.run(&lazy, "again", "cat /data/which; cat /data/opaque/new"),
+        "top\nnew\n"
+    );
+}
+
+#[test]
+fn running_containers_are_execed_into_and_their_snapshots_seen() {
+    let Some(stage) = Stage::new() else { return };
+    let [base, middle, top] = layers(&stage);
+    let all = [
+        (Form::Lazy, &*base),
+        (Form::Lazy, &*middle),
+        (Form::Lazy, &*top),
+    ];
+    let lazy = stage.push("lazy:5", &all);
+    stage.pull(&lazy);
+    stage.ctr(&[
+        "run",
+        "--detach",
+        "--snapshotter",
+        "draught",
+        &lazy,
+        "long",
+        "/bin/sleep",
+        "1000",
+    ]);
+    let seen = stage.ctr(&[
+        "tasks",
+        "exec",
+        "--exec-id",
+        "e1",
+        "long",
+        "/bin/cat",
+        "/data/which",
+    ]);
+    assert_eq!(seen, "top\n");
+    let script = "id -u; cat /data/which; touch /data/x 2> /dev/null; touch /tmp/x && echo wrote";
+    let exec = [
+        "tasks",
+        "exec",
+        "--user",
+        "1000:1000",
+        "--exec-id",
+        "e3",
+        "long",
+        "/bin/sh",
+        "-c",
+        script,
+    ];
+    assert_eq!(stage.ctr(&exec), "1000\ntop\nwrote\n");
+    // While it runs, its snapshots are seen, differ by what was written, and can't be removed.
+    stage.ctr(&[
+        "tasks",
+        "exec",
+        "--exec-id",
+        "e2",
+        "long",
+        "/bin/sh",
+        "-c",
+        "echo w > /data/written",
+    ]);
+    let listed = stage.ctr(&["snapshots", "--snapshotter", "draught", "list"]);
+    assert_eq!(
+        listed
+            .lines()
+            .filter(|line| line.contains("Committed"))
+            .count(),
+        3,
+        "{listed}"
+    );
+    assert!(
+        listed
+            .lines()
+            .any(|line| line.starts_with("long") && line.contains("Active")),
+        "{listed}"
+    );
+    let usage = stage.ctr(&["snapshots", "--snapshotter", "draught", "usage", "long"]);
+    assert!(usage.contains("long"), "{usage}");
+    let diff = stage.scratch.join("diff.tar");
+    let output = stage
+        .containerd
+        .ctr()
+        .args(["snapshots", "--snapshotter", "draught", "diff", "long"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    fs_err::write(&diff, &output.stdout).unwrap();
+    let mut tar = std::process::Command::new("tar");
+    let names = draught_testkit::process::run(tar.arg("-tzf").arg(&diff));
+    assert!(names.lines().any(|name| name == "data/written"), "{names}");
+    stage.ctr(&["tasks", "kill", "--signal", "KILL", "long"]);
+    stage.ctr(&["tasks", "delete", "--force", "long"]);
+    stage.ctr(&["containers", "delete", "long"]);
+}
+
+#[test]
+fn what_is_removed_is_freed() {
+    let Some(stage) = Stage::new() else { return };
+    let [base, middle, _] = layers(&stage);
+    let lazy = stage.push("lazy:3", &[(Form::Lazy, &base), (Form::Lazy, &middle)]);
+    stage.pull(&lazy);
+    stage.run(&lazy, "reads", "cat /data/* > /dev/null 2>&1; true");
+    let present = |stage: &Stage| {
+        let df: serde_json::Value =
+            serde_json::from_str(&stage.draught(&["df", "--format", "json"])).unwrap();
+        df["bytes_present"].as_u64().unwrap()
+    };
+    assert!(present(&stage) > 3_000_000);
+    stage.ctr(&["images", "remove", "--sync", &lazy]);
+    let deadline = std::time::Instant::now() + crate::stage::PATIENCE;
+    loop {
+        let status = stage.status();
+        let mounts = status["mounts"].as_array().unwrap().len();
+        if mounts == 0 && present(&stage) == 0 && status["layers"].as_array().unwrap().is_empty() {
+            break;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{status} {}",
+            stage.log()
+        );
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let listed = stage.ctr(&["snapshots", "--snapshotter", "draught", "list"]);
+    assert_eq!(listed.lines().count(), 1, "{listed}");
+    // And comes again.
+    stage.pull(&lazy);
+    assert_eq!(stage.run(&lazy, "back", "cat /data/which"), "middle\n");
+}
+
+#[test]
+fn fifty_containers_start_at_once() {
+    let Some(stage) = Stage::new() else { return };
+    let [base, middle, top] = layers(&stage);
+    let lazy = stage.push(
+        "lazy:4",
+        &[
+            (Form::Lazy, &base),
+            (Form::Lazy, &middle),
+            (Form::Lazy, &top),
+        ],
+    );
+    stage.pull(&lazy);
+    let sum = stage.run(&lazy, "sum", "sha256sum /data/random /data/middle");
+    std::thread::scope(|scope| {
+        let each: Vec<_> = (0..50)
+            .map(|number| {
+                let (stage, lazy, sum) = (&stage, &lazy, &sum);
+                scope.spawn(move || {
+                    let id = format!("many-{number}");
+                    let script = "sha256sum /data/random /data/middle";
+                    assert_eq!(stage.run(lazy, &id, script), *sum);
+                })
+            })
+            .collect();
+        each.into_iter().for_each(|one| one.join().unwrap());
+    });
+}

@@ -1,0 +1,7 @@
+//! The snapshotter with real clients: containerd, runc, ctr and ctr-remote.
+#![expect(clippy::unwrap_used, reason = "a failed assumption fails the test")]
+
+mod containers;
+mod mixed;
+mod stage;
+mod survives;
