@@ -166,6 +166,7 @@ impl Node {
     ) -> Result<(), NodeError> {
         let fetched = fetched.clone();
         self.does(move |worker| {
+            worker.make_root_again();
             let Fetched {
                 resolved, origin, ..
             } = &fetched;
@@ -212,6 +213,7 @@ impl Node {
     ) -> Result<MountStatus, NodeError> {
         let fetched = fetched.cloned();
         self.does(move |worker| {
+            worker.make_root_again();
             let transport = worker.transports.choose(request.transport)?;
             let mut catalog = worker.mounts.catalog.lock();
             let kept = worker.mounts.find(worker, &mut catalog, &digest);

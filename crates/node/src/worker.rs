@@ -9,6 +9,7 @@ use std::time::Duration;
 use draught_store::Store;
 use parking_lot::Mutex;
 
+use crate::catalog::Catalog;
 use crate::control::{DaemonStatus, OverLimit, Reply, Request};
 use crate::engine::Engine;
 use crate::error::MountError;
@@ -123,6 +124,7 @@ pub fn run(
         let held = service::take_listener(&socket, &mut inheritance.devices);
         (socket, held, start)
     });
+    let relisted = service::take_listener(&layout.socket(), &mut inheritance.devices);
     let stale = inheritance.stale;
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -169,6 +171,10 @@ pub fn run(
         drop(tokio::spawn(Arc::clone(&worker.engine).keep_time()));
         drop(tokio::spawn(keep_durable(Arc::clone(&worker))));
         drop(tokio::spawn(attribute(Arc::clone(&worker.engine))));
+        if let Some(listener) = relisted {
+            // An earlier worker had to listen once more under the same name.
+            drop(tokio::spawn(server::serve(Arc::clone(&worker), listener)));
+        }
         if let Some((socket, held, start)) = service {
             let listener = service::listener(&socket, held, &worker.link);
             let listener = listener.map_err(failed("listen on the service's socket"))?;
@@ -258,6 +264,7 @@ async fn keep_durable(worker: Arc<Worker>) {
         tokio::time::sleep(SYNC_EVERY).await;
         let syncing = Arc::clone(&worker);
         let synced = tokio::task::spawn_blocking(move || {
+            syncing.make_root_again();
             syncing.mounts.collect_detached(&syncing);
             syncing.engine.sync();
             syncing.mounts.revive_devices(&syncing);
@@ -277,6 +284,40 @@ async fn attribute(engine: Arc<Engine>) {
 }
 
 impl Worker {
+    /// Makes the state directory again if somebody removed it. What is mounted goes on from memory, and from files
+    /// that have no names any more; what is mounted from now on is kept anew.
+    pub(crate) fn make_root_again(self: &Arc<Self>) {
+        let made = self.store.make_again().and_then(|was_gone| {
+            if was_gone {
+                tracing::error!(root = ?self.layout.root(), "the state directory was removed under a running daemon: it is made again; mounts go on");
+                *self.mounts.catalog.lock() = Catalog::default();
+                let inner = self.mounts.inner.lock();
+                let saved = self.mounts.save(self, &inner);
+                saved.map_err(io::Error::other)?;
+            }
+            if !self.layout.socket().exists() {
+                self.listen_again()?;
+            }
+            Ok(())
+        });
+        if let Err(error) = made {
+            tracing::error!(%error, "the state directory can't be made again");
+        }
+    }
+
+    /// Listens for commands under the name that somebody removed.
+    fn listen_again(self: &Arc<Self>) -> io::Result<()> {
+        let listener = service::listener(&self.layout.socket(), None, &self.link)?;
+        let worker = Arc::clone(self);
+        let serving = self.engine.runtime().spawn(async move {
+            if let Err(error) = server::serve(worker, listener).await {
+                tracing::error!(%error, "commands can't be served");
+            }
+        });
+        drop(serving);
+        Ok(())
+    }
+
     /// Keeps recordings, makes images' files durable, and the store as small as it is to be.
     fn keep_house(&self) {
         for image in self.engine.images() {

@@ -78,6 +78,34 @@ impl Database {
         Ok((database, records))
     }
 
+    /// Whether somebody removed its file.
+    pub(crate) fn is_gone(&self) -> bool {
+        !self.path.exists()
+    }
+
+    /// A new one in place of one that was removed, with all that was in it.
+    pub(crate) fn make_again(&mut self, records: &Records) -> Result<()> {
+        if let Some(dir) = self.path.parent() {
+            fs_err::create_dir_all(dir).map_err(Error::io("make the snapshots' directory"))?;
+        }
+        let (mut new, _) = Self::open(&self.path)?;
+        new.next_id = self.next_id;
+        for (name, record) in records.iter() {
+            let change = Change {
+                put: Some((name.clone(), record.clone())),
+                ..Change::default()
+            };
+            new.write(&change)?;
+        }
+        let change = Change {
+            doom: records.doomed(),
+            ..Change::default()
+        };
+        new.write(&change)?;
+        *self = new;
+        Ok(())
+    }
+
     /// Its file.
     pub(crate) fn path(&self) -> &Path {
         &self.path

@@ -93,6 +93,7 @@ impl Directories {
 
     /// Takes a snapshot's directory out of the way, to be deleted by [`Directories::empty_trash`].
     pub(crate) fn discard(&self, id: u64) -> io::Result<()> {
+        fs_err::create_dir_all(self.trash())?;
         match fs_err::rename(self.snapshot(id), self.trash().join(id.to_string())) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
@@ -102,7 +103,11 @@ impl Directories {
     /// Deletes what was discarded. What can't be deleted is tried again next time.
     pub(crate) fn empty_trash(&self) -> io::Result<()> {
         let mut failed = None;
-        for entry in fs_err::read_dir(self.trash())? {
+        let entries = match fs_err::read_dir(self.trash()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
             let path = entry?.path();
             match fs_err::remove_dir_all(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => failed = Some(error),

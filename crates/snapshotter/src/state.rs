@@ -50,6 +50,13 @@ impl State {
     ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |database, records| {
+            if database.is_gone() {
+                tracing::error!(path = ?database.path(), "the snapshots' database was removed: it is made again");
+                if let Err(error) = database.make_again(&records.read()) {
+                    let _nobody_waits = answer.send(Err(error));
+                    return;
+                }
+            }
             let planned = plan(&records.read(), &mut || database.new_id());
             let done = planned.and_then(|(change, result)| {
                 // While it is written, others may look at what was.

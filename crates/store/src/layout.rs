@@ -52,6 +52,20 @@ impl Layout {
         Ok(layout)
     }
 
+    /// Makes the directories again if somebody removed them while the store was open; says whether that was so.
+    pub(crate) fn make_again(&self, root: &Path) -> io::Result<bool> {
+        let version = root.join("version");
+        if version.exists() && self.devices.is_dir() && self.images.is_dir() {
+            return Ok(false);
+        }
+        create_dir(root)?;
+        create_dir(&self.devices)?;
+        create_dir(&self.images)?;
+        replace(&version, VERSION.as_bytes())?;
+        sync_dir(root)?;
+        Ok(true)
+    }
+
     fn check_version(&self, root: &Path) -> Result<(), OpenError> {
         let io = |action| {
             move |source| OpenError::Io {

@@ -26,7 +26,7 @@ pub struct Store {
     pub(crate) images: Images,
     pub(crate) opened: Mutex<Opened>,
     pub(crate) tables: Tables,
-    _layout: Layout,
+    layout: Layout,
 }
 
 /// The devices that are open.
@@ -76,8 +76,18 @@ impl Store {
             images: Images::new(layout.images.clone()),
             opened: Mutex::default(),
             tables: Tables::default(),
-            _layout: layout,
+            layout: layout,
         })
+    }
+
+    /// Makes the store's directories again if somebody removed them while it was open; says whether that was so.
+    /// What is open goes on, on files without names.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be made.
+    pub fn make_again(&self) -> io::Result<bool> {
+        self.layout.make_again(&self.root)
     }
 
     /// The store's directory.

@@ -89,12 +89,21 @@ impl Stage {
     /// Starts the daemon and waits until it answers.
     pub(crate) fn start(&mut self) {
         let socket = self.scratch.join("snapshotter.sock");
-        let mut command = self.command(&["daemon", "--snapshotter", socket.to_str().unwrap()]);
+        let mut command = self.command(&["daemon", "--snapshotter"]);
+        command.arg(socket).arg("--containerd");
+        command.arg(self.containerd.socket());
         let log = self.scratch.join("daemon.log");
         let mut daemon = Process::start(&mut command, &log).unwrap();
         let answers = || self.command(&["ps"]).output().unwrap().status.success();
         daemon.wait_until(PATIENCE, answers).unwrap();
         self.daemon = Some(daemon);
+    }
+
+    /// Stops the daemon: nothing may run.
+    #[track_caller]
+    pub(crate) fn stop(&mut self) {
+        self.draught(&["daemon", "--stop"]);
+        self.daemon = None;
     }
 
     pub(crate) fn log(&self) -> String {

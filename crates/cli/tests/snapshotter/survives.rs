@@ -75,3 +75,94 @@ fn containers_go_on_when_the_daemon_is_killed_and_upgraded() {
     stage.ctr(&["tasks", "delete", "--force", "long"]);
     stage.ctr(&["containers", "delete", "long"]);
 }
+
+/// Waits until something holds.
+#[track_caller]
+fn eventually(stage: &Stage, what: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !what() {
+        assert!(Instant::now() < deadline, "{}", stage.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_state_directory_that_is_removed_under_the_daemon_stops_nobody() {
+    let Some(stage) = Stage::new() else { return };
+    let lazy = image(&stage, "lost:1");
+    stage.pull(&lazy);
+    let expected = fs_err::read(stage.scratch.join("base.d/data/unread")).unwrap();
+    let expected = draught_digest::Digest::sha256(&expected).hex();
+    let run = [
+        "run",
+        "--detach",
+        "--snapshotter",
+        "draught",
+        &lazy,
+        "long",
+        "/bin/sleep",
+        "1000",
+    ];
+    stage.ctr(&run);
+    // Under another name, for what is mounted there can't be removed; to the daemon it is the same.
+    fs_err::rename(stage.root(), stage.scratch.join("root.gone")).unwrap();
+    assert_eq!(stage.run(&lazy, "new", "cat /data/which"), "middle\n");
+    let seen = stage.ctr(&[
+        "tasks",
+        "exec",
+        "--exec-id",
+        "e",
+        "long",
+        "/bin/sha256sum",
+        "/data/unread",
+    ]);
+    assert!(seen.starts_with(&expected), "{seen}");
+    eventually(&stage, || {
+        stage.command(&["ps"]).output().unwrap().status.success()
+    });
+    // What is known now outlives the worker.
+    kill(&stage, "worker_pid");
+    wait_for_answer(&stage);
+    assert_eq!(stage.run(&lazy, "newer", "cat /data/which"), "middle\n");
+    let listed = stage.ctr(&["snapshots", "--snapshotter", "draught", "list"]);
+    assert_eq!(
+        listed
+            .lines()
+            .filter(|line| line.contains("Committed"))
+            .count(),
+        2,
+        "{listed}"
+    );
+    stage.ctr(&["tasks", "kill", "--signal", "KILL", "long"]);
+    stage.ctr(&["tasks", "delete", "--force", "long"]);
+    stage.ctr(&["containers", "delete", "long"]);
+}
+
+#[test]
+fn snapshots_that_were_lost_are_brought_back_from_their_image() {
+    let Some(mut stage) = Stage::new() else {
+        return;
+    };
+    let lazy = image(&stage, "lost:2");
+    stage.pull(&lazy);
+    stage.stop();
+    fs_err::remove_dir_all(stage.root()).unwrap();
+    // A registry that is gone stops no daemon.
+    stage.registry.proxy().go_down();
+    stage.start();
+    let failed = stage.try_run(&lazy, "too-early", "true");
+    assert!(!failed.status.success());
+    stage.registry.proxy().come_up();
+    eventually(&stage, || {
+        let seen = stage.try_run(&lazy, "back", "cat /data/which");
+        seen.stdout == b"middle\n"
+    });
+    assert!(stage.log().contains("brought back"), "{}", stage.log());
+    // And the client can do with it what it could before.
+    stage.ctr(&["images", "remove", "--sync", &lazy]);
+    eventually(&stage, || {
+        stage.status()["mounts"].as_array().unwrap().is_empty()
+    });
+    stage.pull(&lazy);
+    assert_eq!(stage.run(&lazy, "again", "cat /data/which"), "middle\n");
+}
