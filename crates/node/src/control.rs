@@ -158,6 +158,9 @@ pub struct MountStatus {
     pub lazy: bool,
     /// Why it is not lazy, or can't be served.
     pub why: Option<String>,
+    /// Whether all of it is being fetched without being asked for.
+    #[serde(default)]
+    pub prefetch_all: bool,
     /// Decoded bytes of all its chunks, in whole blocks.
     pub bytes_total: u64,
     /// How many of them are on this node.

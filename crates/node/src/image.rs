@@ -293,7 +293,7 @@ impl Image {
                     let len = bytes.len() as u64;
                     self.stats.bytes_fetched.fetch_add(len, Ordering::Relaxed);
                     if self.stats.down.swap(false, Ordering::Relaxed) {
-                        tracing::info!(%blob, "the source is back");
+                        tracing::info!(image = self.record.digest, %blob, "the source is back");
                     }
                     return Ok(bytes);
                 }
@@ -302,7 +302,7 @@ impl Image {
                     self.stats.requests_failed.fetch_add(1, Ordering::Relaxed);
                     let error = &error as &dyn std::error::Error;
                     if !self.stats.down.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(%blob, ?range, error, "a fetch failed");
+                        tracing::warn!(image = self.record.digest, %blob, ?range, error, "a fetch failed");
                     }
                     *self.stats.last_error.lock() = Some(error.to_string());
                 }
@@ -344,7 +344,8 @@ impl Feed {
         }
         for one in unfilled {
             if complained.insert(one.extent) {
-                tracing::error!(blob = %self.blob, why = one.why, "a chunk is not shown: reads of it fail");
+                let image = &self.image.record.digest;
+                tracing::error!(image, blob = %self.blob, why = one.why, "a chunk is not shown: reads of it fail");
             }
             *self.image.stats.last_error.lock() = Some(format!("blob {}: {}", self.blob, one.why));
         }

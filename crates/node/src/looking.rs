@@ -36,6 +36,15 @@ impl Mounts {
     }
 }
 
+/// Bytes that a start is known to touch, in whole blocks.
+pub(crate) fn start_bytes(touches: &Touches) -> u64 {
+    let touched = start_of(touches.order());
+    let each = touched
+        .iter()
+        .map(|touch| touch.range().end - touch.range().start);
+    each.fold(0, u64::saturating_add)
+}
+
 impl Worker {
     fn paths(&self, image: &str) -> Result<Paths, MountError> {
         let metadata = self.store.read_image_file(image, METADATA);

@@ -58,6 +58,12 @@ const OF_IMAGES: &[OfImage] = &[
         |it| u64::from(it.lazy),
     ),
     (
+        "draught_image_fetches_all",
+        "Whether all of the image is fetched without being asked for.",
+        "gauge",
+        |it| u64::from(it.prefetch_all),
+    ),
+    (
         "draught_image_bytes",
         "Bytes of the image's chunks.",
         "gauge",

@@ -716,6 +716,7 @@ impl Live {
             detached: self.record.detached,
             lazy: false,
             why: self.problem.clone(),
+            prefetch_all: self.record.prefetch_all,
             bytes_total: 0,
             bytes_present: 0,
             bytes_shared: 0,

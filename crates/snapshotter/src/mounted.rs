@@ -71,6 +71,7 @@ impl Mounted {
             kept.await.map_err(|(_, why)| why)?;
             fetched = Some(again);
         }
+        // Larger ones too, if their start is known to touch most of them: the node looks at that.
         let prefetch_all = needed.bytes > 0 && needed.bytes <= WHOLE_BYTES_MAX;
         let request = MountRequest {
             origin: origin(&top.reference),
@@ -85,9 +86,10 @@ impl Mounted {
         let status = mounted.map_err(|error| error.to_string())?;
         tracing::info!(
             image = top.reference,
+            digest = status.digest,
             dir = %dir.display(),
             transport = status.transport,
-            fetches = if prefetch_all { "all at once: it is small" } else { "on demand" },
+            fetches = if status.prefetch_all { "all at once" } else { "on demand" },
             "an image is mounted"
         );
         Ok(())

@@ -76,7 +76,7 @@ impl Store {
             images: Images::new(layout.images.clone()),
             opened: Mutex::default(),
             tables: Tables::default(),
-            layout: layout,
+            layout,
         })
     }
 
