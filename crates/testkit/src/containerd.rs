@@ -7,6 +7,7 @@ use std::process::Command;
 use rustix::mount::UnmountFlags;
 use rustix::process::{Pid, Signal};
 
+use crate::background::Background;
 use crate::{Process, Scratch, mounted, need};
 
 /// Plugins that a scratch containerd does without: they want devices or services.
@@ -125,6 +126,27 @@ impl Containerd {
                 ]);
             }
         }
+    }
+}
+
+impl Containerd {
+    /// A lease in a namespace, which keeps from collection what is made under it. It goes with its containerd.
+    ///
+    /// # Panics
+    ///
+    /// If there is no answer.
+    #[must_use]
+    pub fn lease(&self, namespace: &str) -> String {
+        use draught_containerd::leases::CreateRequest;
+        use draught_containerd::leases::leases_client::LeasesClient;
+        let (socket, namespace) = (self.socket.clone(), namespace.to_owned());
+        let background = Background::start("lease");
+        let answer = background.wait(async move {
+            let channel = draught_containerd::connect(&socket).await.unwrap();
+            let request = draught_containerd::in_namespace(&namespace, CreateRequest::default());
+            LeasesClient::new(channel).create(request).await
+        });
+        answer.unwrap().into_inner().lease.unwrap().id
     }
 }
 

@@ -9,6 +9,7 @@
     reason = "what fails here fails the test that called it"
 )]
 
+mod background;
 pub mod compare;
 pub mod containerd;
 pub mod erofs;
@@ -25,6 +26,7 @@ pub mod process;
 pub mod registry;
 pub mod s3;
 pub mod scratch;
+pub mod snapshots;
 
 pub use containerd::Containerd;
 pub use estargz::Estargz;
