@@ -12,6 +12,7 @@
 mod background;
 pub mod compare;
 pub mod containerd;
+pub mod cri;
 pub mod erofs;
 pub mod estargz;
 pub mod facts;

@@ -181,6 +181,24 @@ impl TestRegistry {
         }
     }
 
+    /// Pushes the image of an OCI layout as `NAME:latest`, past the proxy; gives its reference through it.
+    /// Skips without `skopeo`.
+    ///
+    /// # Panics
+    ///
+    /// If it can't be pushed, or as [`need::skip`].
+    #[must_use]
+    #[track_caller]
+    pub fn push_layout(&self, layout: &Path, name: &str) -> Option<String> {
+        let mut copy = Command::new(need::tool("skopeo")?);
+        copy.args(["copy", "--quiet", "--insecure-policy", "--preserve-digests"]);
+        copy.arg("--dest-tls-verify=false");
+        copy.arg(format!("oci:{}:latest", layout.display()));
+        copy.arg(format!("docker://{}/{name}:latest", self.direct));
+        crate::process::run(&mut copy);
+        Some(format!("{}:latest", self.reference(name)))
+    }
+
     /// Stops the server itself; the proxy answers 502 until [`restart`](Self::restart).
     ///
     /// To have connections refused, use [`FaultProxy::go_down`].

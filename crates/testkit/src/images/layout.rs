@@ -79,6 +79,19 @@ impl<W: io::Write> io::Write for Hashing<W> {
 ///
 /// If a layer can't be read or the layout can't be written.
 pub fn write_layout(dir: &Path, layers: Vec<Layer<'_>>) -> anyhow::Result<()> {
+    write_layout_running(dir, layers, &["/bin/sh"])
+}
+
+/// As [`write_layout`], of an image that runs `command` where nothing else is asked for.
+///
+/// # Errors
+///
+/// If a layer can't be read or the layout can't be written.
+pub fn write_layout_running(
+    dir: &Path,
+    layers: Vec<Layer<'_>>,
+    command: &[&str],
+) -> anyhow::Result<()> {
     let blobs = dir.join("blobs/sha256");
     fs_err::create_dir_all(&blobs)?;
     let mut descriptors = Vec::new();
@@ -88,7 +101,7 @@ pub fn write_layout(dir: &Path, layers: Vec<Layer<'_>>) -> anyhow::Result<()> {
         descriptors.push(descriptor);
         diff_ids.push(diff_id);
     }
-    write_documents(dir, &blobs, &descriptors, &diff_ids)
+    write_documents(dir, &blobs, &descriptors, &diff_ids, command)
 }
 
 /// A layer that is compressed already.
@@ -126,7 +139,7 @@ pub fn write_stored_layout(dir: &Path, layers: &[StoredLayer]) -> anyhow::Result
         }));
     }
     let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
-    write_documents(dir, &blobs, &descriptors, &diff_ids)
+    write_documents(dir, &blobs, &descriptors, &diff_ids, &["/bin/sh"])
 }
 
 /// Writes what is in a layout besides its layers.
@@ -135,12 +148,13 @@ fn write_documents(
     blobs: &Path,
     descriptors: &[Value],
     diff_ids: &[Digest],
+    command: &[&str],
 ) -> anyhow::Result<()> {
     let diff_ids: Vec<_> = diff_ids.iter().map(ToString::to_string).collect();
     let config = json!({
         "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
         "os": "linux",
-        "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
+        "config": {"Cmd": command, "Env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
     });
     let config = write_json(blobs, "application/vnd.oci.image.config.v1+json", &config)?;

@@ -7,9 +7,14 @@
 mod cache;
 mod layout;
 mod real;
+mod tools;
 mod torture;
 
 pub use cache::cached;
-pub use layout::{Layer, Packing, StoredLayer, layer_files, write_layout, write_stored_layout};
+pub use layout::{
+    Layer, Packing, StoredLayer, layer_files, write_layout, write_layout_running,
+    write_stored_layout,
+};
 pub use real::{base_tar, minbase, python};
+pub use tools::{TOOLS, tools};
 pub use torture::{torture, torture_layers};
