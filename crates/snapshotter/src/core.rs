@@ -617,7 +617,7 @@ impl Core {
                 } else {
                     for path in &paths {
                         match path.strip_prefix("labels.") {
-                            Some(key) => match labels.get(key).filter(|value| !value.is_empty()) {
+                            Some(key) => match labels.get(key) {
                                 Some(value) => {
                                     record.labels.insert(key.to_owned(), value.clone());
                                 }
@@ -659,9 +659,8 @@ impl Core {
 fn committed_chain<'a>(records: &'a Records, name: &str) -> Result<Vec<(&'a str, &'a Record)>> {
     let chain = records.chain(name)?;
     match chain.last() {
-        Some((name, record)) if record.kind != Kind::Committed => Err(Error::State {
-            name: (*name).to_owned(),
-            problem: "is not committed: nothing can stand on it",
+        Some((name, record)) if record.kind != Kind::Committed => Err(Error::Request {
+            problem: format!("snapshot {name:?} is not committed: nothing can stand on it"),
         }),
         _ => Ok(chain),
     }

@@ -52,8 +52,10 @@ fn info(name: &str, record: &Record) -> Info {
     }
 }
 
+/// Labels as they are kept: containerd's own snapshotters forget those without a value.
 fn labels(wire: HashMap<String, String>) -> Labels {
-    wire.into_iter().collect()
+    let labels = wire.into_iter();
+    labels.filter(|(_, value)| !value.is_empty()).collect()
 }
 
 /// Says in the log what was asked and could not be done.

@@ -3,5 +3,7 @@
 
 mod containers;
 mod mixed;
+mod pods;
+mod protocol;
 mod stage;
 mod survives;

@@ -47,23 +47,43 @@ pub(crate) fn succeed(output: &Output) -> String {
 impl Stage {
     /// Starts everything. `None` where this can't be tested; that was said loudly then.
     pub(crate) fn new() -> Option<Self> {
+        let scratch = Scratch::new();
+        let socket = scratch.join("snapshotter.sock");
+        Self::with(scratch, |_| Containerd::start(&[("draught", &socket)]))
+    }
+
+    /// The same with another containerd, whose snapshotter's socket is `snapshotter.sock` below the scratch directory.
+    pub(crate) fn with(
+        scratch: Scratch,
+        containerd: impl FnOnce(&TestRegistry) -> Option<Containerd>,
+    ) -> Option<Self> {
         if !need::root() || !need::filesystem("erofs") {
             return None;
         }
         need::tool("busybox")?;
         need::tool("runc")?;
         need::tool("ctr-remote")?;
-        let scratch = Scratch::new();
-        let socket = scratch.join("snapshotter.sock");
-        let containerd = Containerd::start(&[("draught", &socket)])?;
+        let registry = registry();
+        let containerd = containerd(&registry)?;
         let mut stage = Self {
-            scratch,
-            registry: registry(),
             containerd,
             daemon: None,
+            registry,
+            scratch,
         };
         stage.start();
         Some(stage)
+    }
+
+    /// The snapshotter's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.scratch.join("snapshotter.sock")
+    }
+
+    /// The layout from which an image was pushed.
+    pub(crate) fn layout(&self, name: &str) -> PathBuf {
+        let dir = name.replace([':', '/'], "-");
+        self.scratch.join(dir).join("layout")
     }
 
     pub(crate) fn root(&self) -> PathBuf {
@@ -88,7 +108,7 @@ impl Stage {
 
     /// Starts the daemon and waits until it answers.
     pub(crate) fn start(&mut self) {
-        let socket = self.scratch.join("snapshotter.sock");
+        let socket = self.socket();
         let mut command = self.command(&["daemon", "--snapshotter"]);
         command.arg(socket).arg("--containerd");
         command.arg(self.containerd.socket());
