@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use draught_digest::Digest;
 
+use std::sync::Arc;
+
 use crate::credentials::CredentialError;
+use crate::hosts::HostsError;
 
 /// What an error means for whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +192,22 @@ pub enum SourceError {
         /// Why.
         source: CredentialError,
     },
+    /// What is said of the registry's hosts can't be used.
+    #[error("it is not known how to reach {registry}")]
+    Hosts {
+        /// The registry.
+        registry: String,
+        /// Why.
+        source: Arc<HostsError>,
+    },
+    /// No host of the registry may be asked for that.
+    #[error("no host of {registry} may be asked: none has the capability {capability:?}")]
+    NoHost {
+        /// The registry.
+        registry: String,
+        /// What a host would need, as `hosts.toml` has it.
+        capability: &'static str,
+    },
     /// A redirect, token server or upload that would leave TLS, or go nowhere.
     #[error("{host} points to {target:?}, which is not followed: {reason}")]
     Redirect {
@@ -336,9 +355,11 @@ impl SourceError {
             }
             Self::Io { source } => class_of_io(source),
             Self::Backend { class, .. } => *class,
-            Self::Cancelled => Class::Unavailable { retry_after: None },
+            // Files get repaired, and readers wait for that.
+            Self::Hosts { .. } | Self::Cancelled => Class::Unavailable { retry_after: None },
             Self::RangeIgnored { .. }
             | Self::RangeTooLong { .. }
+            | Self::NoHost { .. }
             | Self::Protocol { .. }
             | Self::Redirect { .. }
             | Self::Tls { .. }

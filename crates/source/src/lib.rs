@@ -30,7 +30,9 @@ mod backend;
 mod blobs;
 mod blocking;
 mod credentials;
+mod duration;
 mod error;
+mod hosts;
 mod http;
 mod image;
 mod layout;
@@ -43,14 +45,21 @@ mod repository;
 mod retry;
 mod secret;
 mod settings;
+mod stamp;
 mod stream;
 
 pub use archive::Archive;
 pub use backend::BlobBackend;
 pub use blobs::Blobs;
 pub use blocking::BlobReader;
-pub use credentials::{Credential, CredentialError, CredentialFiles};
+pub use credentials::{
+    Credential, CredentialError, CredentialFiles, Credentials, Keychain, KeychainError, Plugins,
+    PullSecrets,
+};
 pub use error::{Class, SourceError, TlsError};
+pub use hosts::{
+    Capability, ClientFiles, HostSettings, Hosts, HostsError, HostsFile, HostsFileError,
+};
 pub use layout::Layout;
 pub use object::{
     BackendLocation, BackendLocationError, ObjectCredentials, ObjectError, ObjectStore, PART_BYTES,

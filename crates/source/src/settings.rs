@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::credentials::CredentialFiles;
+use crate::credentials::Credentials;
+use crate::hosts::Hosts;
 use crate::object::ObjectCredentials;
 
 /// How long a connection (name, TCP, TLS) may take. A registry that needs longer is down for our purposes.
@@ -74,7 +75,10 @@ pub struct Settings {
     /// Files, or directories of files, with certificate authorities (PEM) beside the system's.
     pub tls_ca: Vec<PathBuf>,
     /// Where credentials are.
-    pub credentials: CredentialFiles,
+    pub credentials: Credentials,
+    /// What files say of the hosts of registries. Repositories are read from the hosts that they name, in order,
+    /// and written to the registry's server.
+    pub hosts: Hosts,
     /// Where credentials of object stores are.
     pub object_credentials: ObjectCredentials,
     /// See [`CONNECT_TIMEOUT`].
@@ -101,7 +105,8 @@ impl Default for Settings {
             plain_http: Vec::new(),
             loopback_tls: Vec::new(),
             tls_ca: Vec::new(),
-            credentials: CredentialFiles::none(),
+            credentials: Credentials::none(),
+            hosts: Hosts::none(),
             object_credentials: ObjectCredentials::none(),
             connect_timeout: CONNECT_TIMEOUT,
             stall_timeout: STALL_TIMEOUT,
@@ -119,7 +124,7 @@ impl Settings {
     #[must_use]
     pub fn from_env() -> Self {
         Self {
-            credentials: CredentialFiles::from_env(),
+            credentials: Credentials::from_env(),
             object_credentials: ObjectCredentials::from_env(),
             scratch_dir: std::env::var_os("TMPDIR")
                 .map_or_else(|| SCRATCH_DIR.into(), PathBuf::from),

@@ -1,8 +1,9 @@
-//! What lets us in at one registry: learned from its challenges, kept until it ends, never sent elsewhere.
+//! The way through one door: which ticket lets us in, and when another is needed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,13 +12,34 @@ use reqwest::header::{HeaderMap, HeaderValue, InvalidHeaderValue};
 
 use super::challenge::{self, Challenge};
 use super::token;
-use crate::credentials::Credential;
+use crate::credentials::{Credential, Found, Wanted};
 use crate::error::SourceError;
-use crate::http::Authority;
+use crate::hosts::Route;
+use crate::registry::Client;
 use crate::secret::Secret;
 
 /// Scopes for which a token is kept; beyond, all are fetched anew.
 const SCOPES_MAX: usize = 1024;
+
+/// Credentials tried at one door. Nobody has more for one repository.
+pub(crate) const CANDIDATES_MAX: usize = 16;
+
+/// A ticket is used no longer than this, whatever anybody says.
+pub(super) const EXPIRES_MAX: Duration = Duration::from_secs(12 * 3600);
+
+/// How long before its end a ticket is not used any more, so that it does not end under way; of one
+/// that lives shorter than four times this, the last quarter.
+const EXPIRES_EARLY: Duration = Duration::from_secs(10);
+
+/// How long after a token server did not answer it is asked again for a token that replaces one still good.
+const RENEW_AGAIN: Duration = Duration::from_secs(5);
+
+/// Which door, and what is needed to knock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Door<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) route: &'a Arc<Route>,
+}
 
 /// What a request needs a token for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,61 +76,130 @@ impl Scope {
 pub(crate) struct Ticket {
     pub(crate) header: HeaderValue,
     serial: u64,
-    expires: Option<Instant>,
+    life: Option<Life>,
+    /// How many of the credentials that we have come before the one that it was had with.
+    candidate: usize,
+}
+
+/// When a ticket is to be replaced while it is still good, and when it must not be used any more.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    renewal: Instant,
+    end: Instant,
 }
 
 impl Ticket {
     fn is_over(&self) -> bool {
-        self.expires
-            .is_some_and(|expires| expires <= Instant::now())
+        self.life.is_some_and(|life| life.end <= Instant::now())
+    }
+
+    fn is_due(&self) -> bool {
+        self.life.is_some_and(|life| life.renewal <= Instant::now())
     }
 }
 
-type Slot = Arc<tokio::sync::Mutex<Option<Ticket>>>;
-
-/// What is known of one registry's door.
+/// A ticket for one scope.
 #[derive(Debug, Default)]
+struct Slot {
+    ticket: tokio::sync::Mutex<Option<Ticket>>,
+    /// Whether somebody fetches the next one while this one is still good.
+    is_renewing: AtomicBool,
+}
+
+/// What is known of one door: that of a registry, or of a host that stands for it.
+#[derive(Debug)]
 pub(crate) struct Login {
+    registry: String,
     host: String,
     challenge: Mutex<Option<Challenge>>,
-    slots: Mutex<BTreeMap<Scope, Slot>>,
+    slots: Mutex<BTreeMap<Scope, Arc<Slot>>>,
 }
 
 impl Login {
-    pub(crate) fn new(host: &str) -> Self {
+    pub(crate) fn new(registry: &str, host: &str) -> Self {
         Self {
+            registry: registry.to_owned(),
             host: host.to_owned(),
-            ..Self::default()
+            challenge: Mutex::default(),
+            slots: Mutex::default(),
         }
     }
 
     /// What to send with a request before anything was refused: what is kept, or a token fetched ahead when
     /// the registry is known to want one and the last has ended. Nothing for a registry not met yet.
     pub(crate) async fn ticket(
-        &self,
-        authority: &Authority,
+        self: &Arc<Self>,
+        door: &Door<'_>,
         scope: &Scope,
     ) -> Result<Option<Ticket>, SourceError> {
         let slot = self.slot(scope);
-        let mut slot = slot.lock().await;
-        if let Some(ticket) = slot.as_ref().filter(|ticket| !ticket.is_over()) {
+        let mut ticket = slot.ticket.lock().await;
+        if let Some(ticket) = ticket.as_ref().filter(|ticket| !ticket.is_over()) {
+            if ticket.is_due() {
+                self.renew_ahead(&slot, door, scope, ticket.serial);
+            }
             return Ok(Some(ticket.clone()));
         }
         let Some(challenge) = self.challenge.lock().clone() else {
             return Ok(None);
         };
-        self.fetch(authority, scope, &challenge, &mut slot)
-            .await
-            .map(Some)
+        let serial = next_serial(ticket.as_ref());
+        let fetched = self.fetch(door, scope, &challenge, 0, serial).await?;
+        *ticket = Some(fetched.clone());
+        Ok(Some(fetched))
     }
 
-    /// What to send after a request with `refused` was answered 401: another, or an error.
+    /// Fetches the next ticket while readers go on with this one.
+    fn renew_ahead(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        door: &Door<'_>,
+        scope: &Scope,
+        serial: u64,
+    ) {
+        let Some(challenge) = self.challenge.lock().clone() else {
+            return;
+        };
+        if slot.is_renewing.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (login, slot, scope) = (Arc::clone(self), Arc::clone(slot), scope.clone());
+        let (client, route) = (door.client.clone(), Arc::clone(door.route));
+        // It ends by itself: nothing in it waits for ever.
+        drop(tokio::spawn(async move {
+            let door = Door {
+                client: &client,
+                route: &route,
+            };
+            let serial_next = serial.wrapping_add(1);
+            let fetched = login.fetch(&door, &scope, &challenge, 0, serial_next).await;
+            let mut ticket = slot.ticket.lock().await;
+            let current = ticket.as_mut().filter(|ticket| ticket.serial == serial);
+            match (fetched, current) {
+                (Ok(fetched), Some(current)) => *current = fetched,
+                (Err(error), Some(current)) => {
+                    let (host, error) = (&login.host, &error as &dyn std::error::Error);
+                    tracing::debug!(host, error, "no new token yet, the old one is still good");
+                    if let Some(life) = &mut current.life {
+                        life.renewal = Instant::now() + RENEW_AGAIN;
+                    }
+                }
+                // Somebody was refused meanwhile and has another.
+                (_, None) => {}
+            }
+            slot.is_renewing.store(false, Ordering::Relaxed);
+        }));
+    }
+
+    /// What to send after a request with `refused` was answered 401: another, or an error. `is_fresh`: it was
+    /// refused although it had just been had, so that what it was had with is no use.
     pub(crate) async fn renew(
         &self,
-        authority: &Authority,
+        door: &Door<'_>,
         scope: &Scope,
         headers: &HeaderMap,
         refused: Option<&Ticket>,
+        is_fresh: bool,
     ) -> Result<Ticket, SourceError> {
         let challenge = challenge::best(headers).ok_or_else(|| SourceError::Protocol {
             host: self.host.clone(),
@@ -124,7 +215,7 @@ impl Login {
             Challenge::Basic => Challenge::Basic,
         });
         let slot = self.slot(scope);
-        let mut slot = slot.lock().await;
+        let mut slot = slot.ticket.lock().await;
         let serial = refused.map(|ticket| ticket.serial);
         if let Some(newer) = slot
             .as_ref()
@@ -132,12 +223,17 @@ impl Login {
         {
             return Ok(newer.clone());
         }
-        let old = refused.map(|ticket| ticket.header.clone());
-        let ticket = self.fetch(authority, scope, &challenge, &mut slot).await?;
-        if challenge == Challenge::Basic && old.as_ref() == Some(&ticket.header) {
-            *slot = None;
-            return Err(self.rejected(scope));
+        let serial = next_serial(slot.as_ref());
+        // Until there is another one, nothing is known to be good.
+        *slot = None;
+        let after = refused.map_or(0, |ticket| ticket.candidate.saturating_add(1));
+        let first = if is_fresh { after } else { 0 };
+        let mut ticket = self.fetch(door, scope, &challenge, first, serial).await?;
+        if refused.is_some_and(|refused| refused.header == ticket.header) {
+            let next = after.max(first.saturating_add(1));
+            ticket = self.fetch(door, scope, &challenge, next, serial).await?;
         }
+        *slot = Some(ticket.clone());
         Ok(ticket)
     }
 
@@ -149,24 +245,63 @@ impl Login {
         }
     }
 
+    /// A ticket with the first credential that is taken, after those that are known to be no use.
     async fn fetch(
         &self,
-        authority: &Authority,
+        door: &Door<'_>,
         scope: &Scope,
         challenge: &Challenge,
-        slot: &mut Option<Ticket>,
+        first: usize,
+        serial: u64,
     ) -> Result<Ticket, SourceError> {
-        let credential = authority
-            .settings
-            .credentials
-            .lookup(&self.host, &scope.repository)
-            .await
-            .map_err(|source| SourceError::Credentials {
-                host: self.host.clone(),
-                source,
-            })?;
-        let (header, expires) = match (challenge, &credential) {
-            (_, Some(Credential::RegistryToken(token))) => (bearer(token), None),
+        let wanted = Wanted {
+            host: &self.host,
+            registry: &self.registry,
+            repository: &scope.repository,
+            from: scope.from.as_deref(),
+        };
+        for candidate in first..CANDIDATES_MAX {
+            let credentials = &door.client.settings().credentials;
+            let found = credentials
+                .lookup(&wanted, candidate)
+                .await
+                .map_err(|source| SourceError::Credentials {
+                    host: self.host.clone(),
+                    source,
+                })?;
+            if found.is_none() && candidate > 0 {
+                break;
+            }
+            let fetched = self.fetch_with(door, scope, challenge, found.as_ref());
+            match fetched.await {
+                Ok((header, life)) => {
+                    return Ok(Ticket {
+                        header,
+                        serial,
+                        life,
+                        candidate,
+                    });
+                }
+                // Somebody else may know a better one.
+                Err(SourceError::CredentialsRejected { .. }) => {}
+                Err(SourceError::NoCredentials { .. }) if found.is_some() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(self.rejected(scope))
+    }
+
+    async fn fetch_with(
+        &self,
+        door: &Door<'_>,
+        scope: &Scope,
+        challenge: &Challenge,
+        found: Option<&Found>,
+    ) -> Result<(HeaderValue, Option<Life>), SourceError> {
+        let life = found.and_then(|found| found.expires).map(Life::of);
+        let credential = found.map(|found| &found.credential);
+        let (header, life) = match (challenge, credential) {
+            (_, Some(Credential::RegistryToken(token))) => (bearer(token), life),
             (
                 Challenge::Bearer {
                     realm,
@@ -176,17 +311,21 @@ impl Login {
                 credential,
             ) => {
                 let ask = token::Ask {
-                    host: &self.host,
+                    route: door.route,
                     repository: &scope.repository,
                     realm,
                     service,
                     scopes: &scope.texts(scopes),
                 };
-                let token = token::fetch(authority, &ask, credential.as_ref()).await?;
-                (bearer(&token.value), Some(token.expires))
+                let token = token::fetch(door.client.authority(), &ask, credential).await?;
+                let life = Life {
+                    renewal: token.begun + token.lifetime / 4 * 3,
+                    end: token.begun + token.lifetime.saturating_sub(early(token.lifetime)),
+                };
+                (bearer(&token.value), Some(life))
             }
             (Challenge::Basic, Some(Credential::Password { username, password })) => {
-                (basic(username, password), None)
+                (basic(username, password), life)
             }
             (Challenge::Basic, Some(Credential::IdentityToken(_)) | None) => {
                 return Err(SourceError::NoCredentials {
@@ -199,22 +338,34 @@ impl Login {
             host: self.host.clone(),
             what: "a token or password has characters that no header can carry",
         })?;
-        let serial = slot.as_ref().map_or(0, |old| old.serial.wrapping_add(1));
-        let ticket = Ticket {
-            header,
-            serial,
-            expires,
-        };
-        *slot = Some(ticket.clone());
-        Ok(ticket)
+        Ok((header, life))
     }
 
-    fn slot(&self, scope: &Scope) -> Slot {
+    fn slot(&self, scope: &Scope) -> Arc<Slot> {
         let mut slots = self.slots.lock();
         if slots.len() >= SCOPES_MAX && !slots.contains_key(scope) {
             slots.clear();
         }
         slots.entry(scope.clone()).or_default().clone()
+    }
+}
+
+fn next_serial(old: Option<&Ticket>) -> u64 {
+    old.map_or(0, |old| old.serial.wrapping_add(1))
+}
+
+/// How long before its end something is not used any more.
+fn early(lifetime: Duration) -> Duration {
+    EXPIRES_EARLY.min(lifetime / 4)
+}
+
+impl Life {
+    /// Of a credential that is sent as it is: it is looked up anew shortly before it ends.
+    fn of(expires: SystemTime) -> Self {
+        let lifetime = expires.duration_since(SystemTime::now());
+        let lifetime = lifetime.unwrap_or_default().min(EXPIRES_MAX);
+        let end = Instant::now() + lifetime.saturating_sub(early(lifetime));
+        Self { renewal: end, end }
     }
 }
 
@@ -268,7 +419,8 @@ mod tests {
         let ticket = Ticket {
             header,
             serial: 0,
-            expires: None,
+            life: None,
+            candidate: 0,
         };
         let shown = format!("{ticket:?}");
         assert!(shown.contains("Sensitive"), "{shown}");

@@ -4,4 +4,4 @@ mod challenge;
 mod login;
 mod token;
 
-pub(crate) use login::{Login, Scope};
+pub(crate) use login::{CANDIDATES_MAX, Door, Login, Scope};

@@ -1,5 +1,6 @@
 //! Token servers: a scope in, a token out.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -7,9 +8,10 @@ use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 
-use super::login::basic;
+use super::login::{EXPIRES_MAX, basic};
 use crate::credentials::Credential;
 use crate::error::{Class, SourceError};
+use crate::hosts::Route;
 use crate::http::{Authority, Body, Request, url_host};
 use crate::secret::Secret;
 use crate::settings::LIST_BYTES_MAX;
@@ -17,27 +19,21 @@ use crate::settings::LIST_BYTES_MAX;
 /// How long a token is good when the server does not say, as the specification has it.
 const EXPIRES_DEFAULT: Duration = Duration::from_secs(60);
 
-/// A token is used no longer than this, whatever the server says.
-const EXPIRES_MAX: Duration = Duration::from_secs(12 * 3600);
-
-/// How long before its end a token is not used any more, so that it does not end under way; of a token
-/// that lives shorter than four times this, the last quarter.
-const EXPIRES_EARLY: Duration = Duration::from_secs(10);
-
 /// Who we are to a token server; it only logs it.
 const CLIENT_ID: &str = "draught";
 
-/// A token that lets us in, until it ends.
+/// A token that lets us in, and how long.
 pub(super) struct Token {
     pub(super) value: Secret,
-    pub(super) expires: Instant,
+    pub(super) begun: Instant,
+    pub(super) lifetime: Duration,
 }
 
 /// What is asked of a token server.
 #[derive(Debug)]
 pub(super) struct Ask<'a> {
     /// Who wants the token.
-    pub(super) host: &'a str,
+    pub(super) route: &'a Arc<Route>,
     pub(super) repository: &'a str,
     /// The token server, as the registry names it.
     pub(super) realm: &'a str,
@@ -62,17 +58,16 @@ pub(super) async fn fetch(
     ask: &Ask<'_>,
     credential: Option<&Credential>,
 ) -> Result<Token, SourceError> {
+    let host = &ask.route.host;
     let refuse = |reason| SourceError::Redirect {
-        host: ask.host.to_owned(),
+        host: host.clone(),
         target: "its token server".to_owned(),
         reason,
     };
     let realm = Url::parse(ask.realm).map_err(|_| refuse("not a URL"))?;
-    // Seen from a TLS page of the registry: the same rules as for redirects.
-    let plain = authority.settings.is_plain_http(ask.host);
-    let own = format!("{}://{}/", if plain { "http" } else { "https" }, ask.host);
-    let own = Url::parse(&own).map_err(|_| refuse("not a URL"))?;
-    let realm = authority.target(&own, realm.as_str())?;
+    // The same rules as for redirects of the registry.
+    let realm = authority.target(&ask.route.base, realm.as_str())?;
+    let route = Arc::new(ask.route.to_token_server(realm.clone()));
     let (request, authorization) = match credential {
         Some(Credential::IdentityToken(token)) => (refresh(realm, ask, token), None),
         Some(Credential::Password { username, password }) => {
@@ -83,9 +78,10 @@ pub(super) async fn fetch(
     let authorization = authorization
         .transpose()
         .map_err(|_| SourceError::Protocol {
-            host: ask.host.to_owned(),
+            host: host.clone(),
             what: "name or password has characters that no header can carry",
         })?;
+    let request = request.to(&route);
     let server = url_host(&request.url);
     let begun = Instant::now();
     let answer = authority
@@ -116,10 +112,10 @@ pub(super) async fn fetch(
         .expires_in
         .map_or(EXPIRES_DEFAULT, Duration::from_secs)
         .min(EXPIRES_MAX);
-    let early = EXPIRES_EARLY.min(lifetime / 4);
     Ok(Token {
         value: Secret::new(value),
-        expires: begun + lifetime.saturating_sub(early),
+        begun,
+        lifetime,
     })
 }
 
@@ -135,7 +131,7 @@ fn refused(error: SourceError, ask: &Ask<'_>, had_credential: bool, server: Stri
             repository: ask.repository.to_owned(),
         },
         (true, false) => SourceError::NoCredentials {
-            host: ask.host.to_owned(),
+            host: ask.route.host.clone(),
             repository: ask.repository.to_owned(),
         },
     }

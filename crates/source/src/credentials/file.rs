@@ -97,6 +97,66 @@ pub enum CredentialError {
     /// The program is ending.
     #[error("the program is shutting down")]
     Cancelled,
+    /// The configuration of credential-provider plugins is unreadable.
+    #[error("configuration of credential providers could not be read")]
+    Config {
+        /// With the path in it.
+        source: io::Error,
+    },
+    /// That configuration is no YAML of its kind. The text is not repeated: it may hold secrets.
+    #[error(
+        "configuration of credential providers {path} is malformed at line {line}, column {column}"
+    )]
+    ConfigSyntax {
+        /// The file.
+        path: PathBuf,
+        /// Where, from 1; 0 when that is not known.
+        line: u64,
+        /// Where in the line.
+        column: u64,
+    },
+    /// A field of that configuration makes no sense.
+    #[error("configuration of credential providers {path}: {field}: {problem}")]
+    ConfigField {
+        /// The file.
+        path: PathBuf,
+        /// Which.
+        field: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+    /// A plugin didn't run.
+    #[error("credential provider {name} could not be run")]
+    PluginStart {
+        /// The plugin.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A plugin ran too long.
+    #[error("credential provider {name} gave no answer in {timeout_s} s")]
+    PluginTimeout {
+        /// The plugin.
+        name: String,
+        /// How long it had.
+        timeout_s: u64,
+    },
+    /// A plugin failed. What it says is not repeated, it may hold a secret: run it by hand to see it.
+    #[error("credential provider {name} failed ({status})")]
+    PluginFailed {
+        /// The plugin.
+        name: String,
+        /// How it ended.
+        status: std::process::ExitStatus,
+    },
+    /// A plugin said something that is no answer; it is not shown, it may hold the secret.
+    #[error("credential provider {name} gave no answer that can be used: {problem}")]
+    PluginAnswer {
+        /// The plugin.
+        name: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// The helper said something that is no answer; it is not shown, it may hold the secret.
     #[error("credential helper {program} gave no answer that can be read")]
     HelperAnswer {
@@ -131,8 +191,8 @@ pub(super) struct WireAuth {
     registry_token: Option<String>,
 }
 
-/// Reads a file; `None` when it isn't there.
-pub(super) fn read(path: &Path) -> Result<Option<WireFile>, CredentialError> {
+/// Reads a file's bytes; `None` when it isn't there.
+pub(super) fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, CredentialError> {
     use std::io::Read as _;
 
     let failed = |source| CredentialError::Read { source };
@@ -150,6 +210,14 @@ pub(super) fn read(path: &Path) -> Result<Option<WireFile>, CredentialError> {
         let path = path.to_owned();
         return Err(CredentialError::TooLong { path });
     }
+    Ok(Some(bytes))
+}
+
+/// Reads a file; `None` when it isn't there.
+pub(super) fn read(path: &Path) -> Result<Option<WireFile>, CredentialError> {
+    let Some(bytes) = read_bytes(path)? else {
+        return Ok(None);
+    };
     // Podman makes the file empty when the last entry goes.
     if bytes.trim_ascii().is_empty() {
         return Ok(Some(WireFile::default()));

@@ -1,5 +1,7 @@
-//! HTTP clients, made when first used: one that never does TLS, and one that does.
+//! HTTP clients, made when first used: one that never does TLS, one that does, and those for hosts that want
+//! something of their own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,9 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use super::identity;
 use crate::error::{SourceError, TlsError};
+use crate::hosts::Dial;
 
 /// How long an idle connection is kept. Shorter than the minute after which servers drop theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
@@ -20,13 +24,16 @@ const IDLE_PER_HOST: usize = 32;
 /// How we call ourselves.
 const USER_AGENT: &str = concat!("draught/", env!("CARGO_PKG_VERSION"));
 
-/// The two clients.
+/// Clients for hosts of their own kept at once; there are as many as such hosts in files, and one more for
+/// each time that their certificates change.
+const CLIENTS_MAX: usize = 64;
+
+/// The clients.
 #[derive(Debug)]
 pub(crate) struct Connections {
     connect_timeout: Duration,
     tls_ca: Vec<PathBuf>,
-    plain: Mutex<Option<reqwest::Client>>,
-    tls: Mutex<Option<reqwest::Client>>,
+    clients: Mutex<BTreeMap<(bool, Dial), reqwest::Client>>,
 }
 
 impl Connections {
@@ -35,49 +42,67 @@ impl Connections {
         Self {
             connect_timeout,
             tls_ca,
-            plain: Mutex::new(None),
-            tls: Mutex::new(None),
+            clients: Mutex::default(),
         }
     }
 
-    /// The client for a URL's scheme.
-    pub(crate) fn client(&self, with_tls: bool) -> Result<reqwest::Client, SourceError> {
-        let slot = if with_tls { &self.tls } else { &self.plain };
-        let mut slot = slot.lock();
-        if let Some(client) = &*slot {
+    /// The client for a URL's scheme, and for what its host wants.
+    pub(crate) fn client(
+        &self,
+        with_tls: bool,
+        dial: Option<&Dial>,
+    ) -> Result<reqwest::Client, SourceError> {
+        let key = (with_tls, dial.cloned().unwrap_or_default());
+        let mut clients = self.clients.lock();
+        if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
         let client = self
-            .build(with_tls)
+            .build(with_tls, &key.1)
             .map_err(|source| SourceError::Tls { source })?;
-        *slot = Some(client.clone());
+        if clients.len() >= CLIENTS_MAX {
+            clients.clear();
+        }
+        clients.insert(key, client.clone());
         Ok(client)
     }
 
-    fn build(&self, with_tls: bool) -> Result<reqwest::Client, TlsError> {
+    fn build(&self, with_tls: bool, dial: &Dial) -> Result<reqwest::Client, TlsError> {
         let mut roots = RootCertStore::empty();
         if with_tls {
-            for path in &self.tls_ca {
+            for path in self.tls_ca.iter().chain(&dial.ca) {
                 add_path(&mut roots, path)?;
             }
             // What the system has and rustls can't read is of no use and does no harm.
             let system = rustls_native_certs::load_native_certs();
             roots.add_parsable_certificates(system.certs);
-            if roots.is_empty() {
+            if roots.is_empty() && !dial.skip_verify {
                 return Err(TlsError::NoRoots);
             }
         }
         // The provider is given here, not installed for the process: a library leaves that to programs.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+        let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Library)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .map_err(TlsError::Library)?;
+        let builder = if dial.skip_verify {
+            let anybody = identity::anybody(Arc::clone(&provider));
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(anybody)
+        } else {
+            builder.with_root_certificates(roots)
+        };
+        let mut tls = if with_tls && !dial.client.is_empty() {
+            let who = identity::read(&dial.client, &provider)?;
+            builder.with_client_cert_resolver(who)
+        } else {
+            builder.with_no_client_auth()
+        };
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
-            .connect_timeout(self.connect_timeout)
+            .connect_timeout(dial.timeout.unwrap_or(self.connect_timeout))
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(IDLE_PER_HOST)
             .tcp_nodelay(true)

@@ -3,6 +3,7 @@
 mod answer;
 mod body;
 mod connect;
+mod identity;
 mod send;
 
 pub(crate) use answer::{Answer, status_error};

@@ -13,6 +13,7 @@ use super::answer::Answer;
 use super::body::{Body, Progress};
 use super::connect::Connections;
 use crate::error::SourceError;
+use crate::hosts::Route;
 use crate::settings::{
     REDIRECTS_MAX, REQUESTS_PER_HOST, STREAMS_PER_HOST, Settings, WRITE_TIMEOUT,
 };
@@ -42,6 +43,8 @@ pub(crate) struct Request {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
     pub(crate) lane: Lane,
+    /// The host that the URL is one of, if anything is to be known about it.
+    pub(crate) route: Option<Arc<Route>>,
 }
 
 impl Request {
@@ -53,6 +56,7 @@ impl Request {
             headers: HeaderMap::new(),
             body: Body::Empty,
             lane: Lane::Request,
+            route: None,
         }
     }
 
@@ -71,6 +75,12 @@ impl Request {
     /// The same in another queue.
     pub(crate) fn in_lane(mut self, lane: Lane) -> Self {
         self.lane = lane;
+        self
+    }
+
+    /// The same to a host that is known.
+    pub(crate) fn to(mut self, route: &Arc<Route>) -> Self {
+        self.route = Some(Arc::clone(route));
         self
     }
 
@@ -199,7 +209,9 @@ impl Authority {
                 return Err(refuse(shown(&target), "it would leave TLS"));
             }
         }
-        if target.scheme() == "http" && !self.settings.is_plain_http(&url_host(&target)) {
+        // Where plain HTTP is spoken already, nothing is lost by speaking on.
+        let is_new = target.origin() != from.origin();
+        if target.scheme() == "http" && is_new && !self.settings.is_plain_http(&url_host(&target)) {
             return Err(refuse(
                 shown(&target),
                 "plain HTTP is not allowed for that host",
@@ -257,11 +269,17 @@ impl Authority {
         url: &Url,
         authorization: Option<&HeaderValue>,
     ) -> Result<reqwest::Response, SourceError> {
-        let client = self.connections.client(url.scheme() == "https")?;
+        // What is for a host alone does not follow a redirect to another one.
+        let route = request.route.as_ref().filter(|route| route.has(url));
+        let dial = route.and_then(|route| route.dial.as_deref());
+        let client = self.connections.client(url.scheme() == "https", dial)?;
         let progress = Progress::default();
         let mut builder = client
             .request(request.method.clone(), url.clone())
             .headers(request.headers.clone());
+        if let Some(route) = route {
+            builder = builder.headers(route.header.clone());
+        }
         if let Some(authorization) = authorization {
             builder = builder.header(AUTHORIZATION, authorization);
         }

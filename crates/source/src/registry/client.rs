@@ -9,14 +9,19 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, StatusCode, Url};
 
 use super::range::Moved;
-use crate::auth::{Login, Scope};
+use super::reading::Absent;
+use crate::auth::{CANDIDATES_MAX, Door, Login, Scope};
 use crate::error::SourceError;
+use crate::hosts::Route;
 use crate::http::{Answer, Authority, Request, Sent};
 use crate::retry;
 use crate::settings::Settings;
 
-/// Registries remembered at once; beyond, those that nobody uses are forgotten with their tokens.
+/// Hosts remembered at once; beyond, those that nobody uses are forgotten with their tokens.
 const LOGINS_MAX: usize = 256;
+
+/// By which a host that stands for a registry is told which one, as containerd does.
+const NAMESPACE: &str = "ns";
 
 /// What all repositories share: connections, tokens, settings. Clones are the same client.
 #[derive(Debug, Clone)]
@@ -25,7 +30,8 @@ pub struct Client(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     authority: Authority,
-    logins: Mutex<BTreeMap<String, Arc<Login>>>,
+    /// By registry, and by what stands for it.
+    logins: Mutex<BTreeMap<(String, String), Arc<Login>>>,
 }
 
 impl Client {
@@ -67,29 +73,31 @@ impl Client {
         } else {
             "https"
         };
-        let base = Url::parse(&format!("{scheme}://{server}/v2/{repository}/")).map_err(|_| {
-            SourceError::Protocol {
+        let base =
+            Url::parse(&format!("{scheme}://{server}/v2/")).map_err(|_| SourceError::Protocol {
                 host: host.to_owned(),
                 what: "host and repository make no URL",
-            }
-        })?;
-        let mut logins = self.0.logins.lock();
-        if logins.len() >= LOGINS_MAX {
-            logins.retain(|_, login| Arc::strong_count(login) > 1);
-        }
-        let login = logins
-            .entry(host.to_owned())
-            .or_insert_with(|| Arc::new(Login::new(host)))
-            .clone();
-        drop(logins);
+            })?;
         Ok(RegistryRepository(Arc::new(Repository {
             client: self.clone(),
-            login,
             base,
             host: host.to_owned(),
             name: repository.to_owned(),
             moved: Moved::default(),
+            absent: Absent::default(),
         })))
+    }
+
+    /// What is known of a host's door.
+    fn login(&self, registry: &str, route: &Route) -> Arc<Login> {
+        let mut logins = self.0.logins.lock();
+        if logins.len() >= LOGINS_MAX {
+            logins.retain(|_, login| Arc::strong_count(login) > 1);
+        }
+        logins
+            .entry((registry.to_owned(), route.name().to_owned()))
+            .or_insert_with(|| Arc::new(Login::new(registry, &route.host)))
+            .clone()
     }
 }
 
@@ -100,11 +108,12 @@ pub struct RegistryRepository(Arc<Repository>);
 #[derive(Debug)]
 struct Repository {
     client: Client,
-    login: Arc<Login>,
+    /// Where the registry is, unless a file says something else.
     base: Url,
     host: String,
     name: String,
     moved: Moved,
+    absent: Absent,
 }
 
 impl RegistryRepository {
@@ -139,18 +148,52 @@ impl RegistryRepository {
         &self.0.moved
     }
 
-    /// A URL below `/v2/REPOSITORY/`.
-    pub(super) fn url(&self, path: &str) -> Result<Url, SourceError> {
-        self.0
-            .base
-            .join(path)
-            .map_err(|_| self.senseless("path makes no URL"))
+    /// Which hosts lack what.
+    pub(super) fn absent(&self) -> &Absent {
+        &self.0.absent
     }
 
-    /// The URL of a blob.
+    /// All hosts that stand for the registry, in the order of their file; the last is its server.
+    pub(super) fn routes(&self) -> Result<Arc<[Arc<Route>]>, SourceError> {
+        let hosts = &self.settings().hosts;
+        hosts
+            .routes(&self.0.host, &self.0.base)
+            .map_err(|source| SourceError::Hosts {
+                registry: self.0.host.clone(),
+                source,
+            })
+    }
+
+    /// The registry's server, which is written to and asked for lists.
+    pub(super) fn server(&self) -> Result<Arc<Route>, SourceError> {
+        let routes = self.routes()?;
+        routes.last().cloned().ok_or_else(|| SourceError::NoHost {
+            registry: self.0.host.clone(),
+            capability: "push",
+        })
+    }
+
+    /// A URL below `/v2/REPOSITORY/` of the server.
+    pub(super) fn url(&self, path: &str) -> Result<Url, SourceError> {
+        self.url_at(&*self.server()?, path)
+    }
+
+    /// A URL below `/v2/REPOSITORY/` of a host.
+    pub(super) fn url_at(&self, route: &Route, path: &str) -> Result<Url, SourceError> {
+        let path = format!("{}/{path}", self.0.name);
+        let mut url = route
+            .base
+            .join(&path)
+            .map_err(|_| self.senseless("path makes no URL"))?;
+        if let Some(registry) = &route.stands_for {
+            url.query_pairs_mut().append_pair(NAMESPACE, registry);
+        }
+        Ok(url)
+    }
+
+    /// The URL of a blob at the server.
     pub(super) fn blob_url(&self, digest: &Digest) -> Result<Url, SourceError> {
-        // "./", or the digest's colon would make it a scheme.
-        self.url(&format!("./blobs/{digest}"))
+        self.url(&format!("blobs/{digest}"))
     }
 
     /// An answer that makes no sense.
@@ -179,31 +222,40 @@ impl RegistryRepository {
         }
     }
 
-    /// Sends a request, with what lets us in if the URL is the registry's own; after a 401, once more with
-    /// something newer.
+    /// Sends a request, with what lets us in if the URL is the host's own; after a 401, again with
+    /// something newer. A request without a host is for the server.
     pub(super) async fn send(&self, request: &Request, scope: &Scope) -> Result<Sent, SourceError> {
         let authority = self.authority();
+        let route = match &request.route {
+            Some(route) => Arc::clone(route),
+            None => self.server()?,
+        };
         // An upload may go on at another host: what lets us in here is not for there.
-        if request.url.origin() != self.0.base.origin() {
+        if !route.has(&request.url) {
             return authority.send(request, None).await;
         }
-        let login = &self.0.login;
-        let ticket = login.ticket(authority, scope).await?;
-        let header = ticket.as_ref().map(|ticket| &ticket.header);
-        let sent = authority.send(request, header).await?;
-        if !asks_for_login(&sent) {
-            return Ok(sent);
+        let request = &request.clone().to(&route);
+        let login = self.0.client.login(&self.0.host, &route);
+        let door = Door {
+            client: &self.0.client,
+            route: &route,
+        };
+        let mut ticket = login.ticket(&door, scope).await?;
+        let mut is_fresh = false;
+        // What is kept may have ended; then come all that may be had.
+        for _ in 0..=CANDIDATES_MAX {
+            let header = ticket.as_ref().map(|ticket| &ticket.header);
+            let sent = authority.send(request, header).await?;
+            if !asks_for_login(&sent) {
+                return Ok(sent);
+            }
+            let headers = sent.answer.headers().clone();
+            sent.answer.discard().await;
+            let renewed = login.renew(&door, scope, &headers, ticket.as_ref(), is_fresh);
+            ticket = Some(renewed.await?);
+            is_fresh = true;
         }
-        let headers = sent.answer.headers().clone();
-        sent.answer.discard().await;
-        let ticket = login
-            .renew(authority, scope, &headers, ticket.as_ref())
-            .await?;
-        let sent = authority.send(request, Some(&ticket.header)).await?;
-        if asks_for_login(&sent) {
-            return Err(login.rejected(scope));
-        }
-        Ok(sent)
+        Err(login.rejected(scope))
     }
 
     /// [`Self::send`], where any answer but these is an error.

@@ -27,7 +27,7 @@ impl RegistryRepository {
     /// # Errors
     /// Of every class; not found when the repository has never been written.
     pub async fn tags(&self) -> Result<Vec<String>, SourceError> {
-        let mut url = self.url("./tags/list")?;
+        let mut url = self.url("tags/list")?;
         url.query_pairs_mut().append_pair("n", PAGE_ENTRIES);
         let mut tags = Vec::new();
         for _ in 0..LIST_PAGES_MAX {
@@ -48,7 +48,7 @@ impl RegistryRepository {
     /// # Errors
     /// Of every class but not found.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, SourceError> {
-        let mut url = self.url(&format!("./referrers/{subject}"))?;
+        let mut url = self.url(&format!("referrers/{subject}"))?;
         let mut found = Vec::new();
         for page in 0..LIST_PAGES_MAX {
             let (body, next) = match self.page(url).await {

@@ -1,5 +1,7 @@
 //! Manifests and indexes of a registry.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use draught_digest::{Algorithm, Digest};
 use draught_oci::{Any, Limits, Selector, media_type};
@@ -8,6 +10,7 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::client::RegistryRepository;
 use crate::error::SourceError;
+use crate::hosts::{Capability, Route};
 use crate::http::{Answer, Body, Request};
 use crate::retry;
 
@@ -23,29 +26,19 @@ impl RegistryRepository {
     /// # Errors
     /// Of every class.
     pub async fn manifest(&self, selector: &Selector) -> Result<Any, SourceError> {
-        let request = Request::new(Method::GET, self.manifest_url(selector)?)
-            .with_header(ACCEPT.as_str(), accepted()?);
         let limits = Limits::default();
         let what = format!("{}, manifest {selector}", self.label());
-        // The body is part of what is tried again.
-        let (media_type, told, body) = retry::insist(self.settings(), || async {
-            let answer = self
-                .expect(&request, &self.pull(), &[StatusCode::OK])
-                .await?;
-            let media_type = answer
-                .header(CONTENT_TYPE.as_str())
-                .unwrap_or_default()
-                .to_owned();
-            let told = told_digest(&answer);
-            let body = answer.bytes(&what, limits.document_bytes_max).await?;
-            Ok((media_type, told, body))
+        let (capability, digest) = match selector {
+            Selector::Digest(digest) => (Capability::Pull, Some(digest)),
+            Selector::Tag(_) => (Capability::Resolve, None),
+        };
+        // The body is part of what is tried again, and what it must be of what is tried elsewhere.
+        let (media_type, body) = retry::insist(self.settings(), || {
+            self.read_from_any(capability, digest, |route| {
+                self.manifest_at(route, selector, &what)
+            })
         })
         .await?;
-        let expected = match selector {
-            Selector::Digest(digest) => Some(*digest),
-            Selector::Tag(_) => told,
-        };
-        check(expected, &body)?;
         // Some registries call every manifest JSON: then its own field decides.
         let media_type = match media_type::essence(&media_type).as_str() {
             "application/json" | "text/plain" | "application/octet-stream" => String::new(),
@@ -55,6 +48,34 @@ impl RegistryRepository {
             what,
             source: Box::new(source),
         })
+    }
+
+    /// A manifest's media type and bytes, as one host has them.
+    async fn manifest_at(
+        &self,
+        route: Arc<Route>,
+        selector: &Selector,
+        what: &str,
+    ) -> Result<(String, Bytes), SourceError> {
+        let url = self.url_at(&route, &format!("manifests/{selector}"))?;
+        let request = Request::new(Method::GET, url)
+            .with_header(ACCEPT.as_str(), accepted()?)
+            .to(&route);
+        let answer = self
+            .expect(&request, &self.pull(), &[StatusCode::OK])
+            .await?;
+        let media_type = answer
+            .header(CONTENT_TYPE.as_str())
+            .unwrap_or_default()
+            .to_owned();
+        let expected = match selector {
+            Selector::Digest(digest) => Some(*digest),
+            Selector::Tag(_) => told_digest(&answer),
+        };
+        let limit_bytes = Limits::default().document_bytes_max;
+        let body = answer.bytes(what, limit_bytes).await?;
+        check(expected, &body)?;
+        Ok((media_type, body))
     }
 
     /// Writes a manifest or index, under a tag or only under its digest. A subject is made known to
@@ -112,7 +133,7 @@ impl RegistryRepository {
     }
 
     fn manifest_url(&self, selector: &Selector) -> Result<Url, SourceError> {
-        self.url(&format!("./manifests/{selector}"))
+        self.url(&format!("manifests/{selector}"))
     }
 }
 

@@ -6,6 +6,7 @@ mod manifest;
 mod push;
 mod range;
 mod read;
+mod reading;
 
 pub use client::{Client, RegistryRepository};
 pub(crate) use range::{check as check_range, parse_content_range};

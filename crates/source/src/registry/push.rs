@@ -100,7 +100,7 @@ impl RegistryRepository {
         scope: &Scope,
         mount: Option<(&Digest, &str)>,
     ) -> Result<Upload, SourceError> {
-        let mut url = self.url("./blobs/uploads/")?;
+        let mut url = self.url("blobs/uploads/")?;
         if let Some((digest, from)) = mount {
             url.query_pairs_mut()
                 .append_pair("mount", &digest.to_string())

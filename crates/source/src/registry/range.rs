@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +13,7 @@ use reqwest::{Method, StatusCode, Url};
 
 use super::client::RegistryRepository;
 use crate::error::SourceError;
+use crate::hosts::{Capability, Route};
 use crate::http::{Answer, Request};
 use crate::settings::{RANGE_BYTES_MAX, SKIP_BYTES_MAX};
 
@@ -72,7 +74,21 @@ impl RegistryRepository {
             }
             self.moved().forget(digest);
         }
-        let request = ranged(self.blob_url(digest)?, &range)?;
+        self.read_from_any(Capability::Pull, Some(digest), |route| {
+            self.read_range_at(route, digest, range.clone(), length)
+        })
+        .await
+    }
+
+    async fn read_range_at(
+        &self,
+        route: Arc<Route>,
+        digest: &Digest,
+        range: Range<u64>,
+        length: usize,
+    ) -> Result<Bytes, SourceError> {
+        let url = self.url_at(&route, &format!("blobs/{digest}"))?;
+        let request = ranged(url, &range)?.to(&route);
         let sent = self.send(&request, &self.pull()).await?;
         match sent.answer.status() {
             StatusCode::PARTIAL_CONTENT | StatusCode::OK => {

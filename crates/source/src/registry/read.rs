@@ -1,5 +1,7 @@
 //! Whole blobs of a registry, as streams that survive a broken connection.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use draught_digest::Digest;
 use draught_oci::Descriptor;
@@ -10,6 +12,7 @@ use reqwest::{Method, StatusCode};
 
 use super::client::RegistryRepository;
 use crate::error::SourceError;
+use crate::hosts::{Capability, Route};
 use crate::http::{Answer, Lane, Request};
 use crate::retry::Backoff;
 use crate::stream::BlobStream;
@@ -27,6 +30,8 @@ struct Download {
     /// Where the last connection broke.
     broke_at: u64,
     answer: Option<Answer>,
+    /// Who gives it.
+    route: Option<Arc<Route>>,
     pending: Option<Bytes>,
     backoff: Backoff,
 }
@@ -44,6 +49,7 @@ impl RegistryRepository {
             position: 0,
             broke_at: 0,
             answer: None,
+            route: None,
             pending: None,
             backoff: Backoff::new(self.settings()),
         };
@@ -84,6 +90,9 @@ impl Download {
             match self.try_piece().await {
                 Ok(piece) => return Ok(Some(piece)),
                 Err(error) => {
+                    if let Some(route) = self.route.take() {
+                        self.repository.note(&route, Some(&self.digest), &error);
+                    }
                     self.answer = None;
                     self.pending = None;
                     if self.position.saturating_sub(self.broke_at) >= PROGRESS_BYTES {
@@ -123,19 +132,38 @@ impl Download {
 
     /// Asks for the blob from where we are.
     async fn open(&mut self) -> Result<Answer, SourceError> {
-        let mut request = Request::new(Method::GET, self.repository.blob_url(&self.digest)?)
+        let (repository, digest) = (self.repository.clone(), self.digest);
+        let this = &*self;
+        let opened = repository.read_from_any(Capability::Pull, Some(&digest), async |route| {
+            let answer = this.open_at(&route).await?;
+            Ok((route, answer))
+        });
+        let (route, mut answer) = opened.await?;
+        self.route = Some(route);
+        if answer.status() != StatusCode::PARTIAL_CONTENT {
+            self.skip(&mut answer).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn open_at(&self, route: &Arc<Route>) -> Result<Answer, SourceError> {
+        let url = self
+            .repository
+            .url_at(route, &format!("blobs/{}", self.digest))?;
+        let mut request = Request::new(Method::GET, url)
             .with_header(
                 ACCEPT_ENCODING.as_str(),
                 HeaderValue::from_static("identity"),
             )
-            .in_lane(Lane::Stream);
+            .in_lane(Lane::Stream)
+            .to(route);
         if self.position > 0 {
             let range = HeaderValue::from_str(&format!("bytes={}-", self.position))
                 .map_err(|_| self.repository.senseless("range makes no header"))?;
             request = request.with_header(RANGE.as_str(), range);
         }
         let expected = [StatusCode::OK, StatusCode::PARTIAL_CONTENT];
-        let mut answer = self
+        let answer = self
             .repository
             .expect(&request, &self.repository.pull(), &expected)
             .await?;
@@ -159,8 +187,6 @@ impl Download {
                 expected: self.size,
                 got,
             });
-        } else {
-            self.skip(&mut answer).await?;
         }
         Ok(answer)
     }

@@ -34,7 +34,7 @@ fn password_entry(user: &str) -> String {
 
 fn client(credentials: CredentialFiles) -> Client {
     Client::new(Settings {
-        credentials,
+        credentials: credentials.into(),
         ..settings()
     })
 }
