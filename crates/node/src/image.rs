@@ -342,6 +342,11 @@ impl Feed {
             }
             return;
         }
+        if unfilled.iter().any(|one| one.failure == Failure::Corrupt) {
+            for source in self.image.sources.read().iter() {
+                source.distrust(&self.blob);
+            }
+        }
         for one in unfilled {
             if complained.insert(one.extent) {
                 let image = &self.image.record.digest;

@@ -124,6 +124,10 @@ impl Blobs {
 }
 
 impl Source for Blobs {
+    fn distrust(&self, blob: &Digest) {
+        self.repository.distrust(blob);
+    }
+
     fn label(&self) -> String {
         match &self.backend {
             Some(backend) => format!("{}, {}", self.repository.label(), backend.store.label()),

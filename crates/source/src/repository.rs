@@ -34,6 +34,10 @@ pub trait Source: Send + Sync + fmt::Debug {
         blob: &'a Digest,
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<Bytes, SourceError>>;
+
+    /// Told when what was read of a blob turned out not to be the blob's: whoever has a choice reads it from
+    /// somewhere else next time.
+    fn distrust(&self, _blob: &Digest) {}
 }
 
 /// A repository of a registry, an OCI layout, or an image in a docker archive. Clones are the same place.
@@ -330,6 +334,12 @@ impl Repository {
 }
 
 impl Source for Repository {
+    fn distrust(&self, blob: &Digest) {
+        if let Self::Registry(registry) = self {
+            registry.distrust(blob);
+        }
+    }
+
     fn label(&self) -> String {
         match self {
             Self::Registry(registry) => registry.label(),

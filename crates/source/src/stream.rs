@@ -20,6 +20,8 @@ pub struct BlobStream {
     /// `None` when somebody else verifies.
     hasher: Option<Hasher>,
     is_concluded: bool,
+    /// Told when the bytes are not the blob's.
+    on_mismatch: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl BlobStream {
@@ -37,7 +39,14 @@ impl BlobStream {
             seen: 0,
             hasher: Some(Hasher::new(digest.algorithm())),
             is_concluded: false,
+            on_mismatch: None,
         }
+    }
+
+    /// The same stream, which tells when its bytes turn out not to be the blob's.
+    pub(crate) fn on_mismatch(mut self, tell: impl FnOnce() + Send + 'static) -> Self {
+        self.on_mismatch = Some(Box::new(tell));
+        self
     }
 
     /// The same stream for who checks the digest itself: it is not done a second time. The size still is.
@@ -111,6 +120,9 @@ impl BlobStream {
             None => return Ok(()),
         };
         if got != self.digest {
+            if let Some(tell) = self.on_mismatch.take() {
+                tell();
+            }
             return Err(SourceError::Mismatch {
                 digest: self.digest,
                 got,

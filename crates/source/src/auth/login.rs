@@ -319,7 +319,7 @@ impl Login {
                 };
                 let token = token::fetch(door.client.authority(), &ask, credential).await?;
                 let life = Life {
-                    renewal: token.begun + token.lifetime / 4 * 3,
+                    renewal: token.begun + token.lifetime / 2,
                     end: token.begun + token.lifetime.saturating_sub(early(token.lifetime)),
                 };
                 (bearer(&token.value), Some(life))

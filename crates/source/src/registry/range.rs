@@ -44,7 +44,7 @@ impl Moved {
         }
     }
 
-    fn forget(&self, digest: &Digest) {
+    pub(super) fn forget(&self, digest: &Digest) {
         self.0.lock().remove(digest);
     }
 }

@@ -57,7 +57,9 @@ impl RegistryRepository {
             let piece = download.piece().await?;
             Ok(piece.map(|piece| (piece, download)))
         });
+        let (repository, digest) = (self.clone(), descriptor.digest);
         BlobStream::new(descriptor.digest, descriptor.size, pieces.boxed())
+            .on_mismatch(move || repository.distrust(&digest))
     }
 
     /// Whether a blob is there.

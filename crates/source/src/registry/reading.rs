@@ -93,6 +93,17 @@ impl RegistryRepository {
         Err(failed.unwrap_or(SourceError::Cancelled))
     }
 
+    /// Notes that what was read of a blob was not the blob: for a while the registry's server is asked for it
+    /// first, and whoever stands for it last.
+    pub fn distrust(&self, blob: &Digest) {
+        self.moved().forget(blob);
+        let routes = self.routes().ok();
+        let all = routes.iter().flat_map(|routes| routes.iter());
+        for route in all.filter(|route| !route.is_server) {
+            self.absent().add(route, *blob);
+        }
+    }
+
     /// Remembers what went wrong at a host, so that others are asked before it.
     pub(super) fn note(&self, route: &Route, digest: Option<&Digest>, error: &SourceError) {
         let host = route.host.as_str();
