@@ -10,6 +10,7 @@ mod archive;
 mod cache;
 mod document;
 mod estargz;
+mod hosts;
 mod image;
 pub mod mutate;
 mod profile;
@@ -88,5 +89,10 @@ pub const TARGETS: &[Target] = &[
         name: "cache",
         check: cache::document,
         seeds: cache::documents,
+    },
+    Target {
+        name: "hosts",
+        check: hosts::file,
+        seeds: hosts::seeds,
     },
 ];

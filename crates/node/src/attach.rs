@@ -22,7 +22,7 @@ use crate::record::{
     BlobRecord, DEVICES_MAX, DeviceRecord, ImageRecord, METADATA, RECORD, VERSION, encode_feed,
     feed_file,
 };
-use crate::source::{OriginError, open_blobs};
+use crate::source::{OriginError, Sources};
 use crate::state::{Origin, now};
 use crate::touches::Touches;
 
@@ -61,8 +61,9 @@ pub(crate) struct Resolved {
 }
 
 /// Fetches an image's manifest: whoever may do that may use the image, also what the node has of it already.
-pub(crate) async fn resolve(origin: &Origin) -> Result<Resolved, AttachError> {
-    let (blobs, selector) = open_blobs(origin)
+pub(crate) async fn resolve(sources: &Sources, origin: &Origin) -> Result<Resolved, AttachError> {
+    let (blobs, selector) = sources
+        .open_blobs(origin)
         .await
         .map_err(|error| AttachError::Origin(Box::new(error)))?;
     // Beside its original, a lazily readable image is the better one.

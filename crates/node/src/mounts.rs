@@ -174,7 +174,9 @@ impl Mounts {
         };
         let runtime = worker.engine.runtime();
         let asked = Instant::now();
-        let resolved = runtime.block_on(resolve(origin)).map_err(failed)?;
+        let resolved = runtime
+            .block_on(resolve(&worker.sources, origin))
+            .map_err(failed)?;
         // To connect and to ask, at least: each once there and back.
         let latency = asked.elapsed() / 2;
         self.attaching.alone(&resolved.digest, || {

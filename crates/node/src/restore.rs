@@ -14,7 +14,6 @@ use crate::handover::Key;
 use crate::mounts::{Inner, Live, Mounts, is_in_use, is_mounted};
 use crate::record::{ImageRecord, RECORD};
 use crate::sessions;
-use crate::source::open_source;
 use crate::state::{MountRecord, State};
 use crate::worker::Worker;
 
@@ -99,7 +98,7 @@ impl Mounts {
         let source = worker
             .engine
             .runtime()
-            .block_on(open_source(&record.origin));
+            .block_on(worker.sources.open_source(&record.origin));
         match &source {
             Ok(source) => image.add_source(Arc::clone(source)),
             Err(error) => tracing::error!(

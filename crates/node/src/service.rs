@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use draught_digest::Digest;
 use draught_importer::Part;
 use draught_oci::Manifest;
+use draught_source::Keychain;
 
 use crate::attach::{AttachError, Resolved, resolve};
 use crate::control::{LayerStatus, MountRequest, MountStatus};
@@ -22,7 +23,6 @@ use crate::handover::Key;
 use crate::layout::Layout;
 use crate::link::Link;
 use crate::looking::start_bytes;
-use crate::source::open_source;
 use crate::state::Origin;
 use crate::worker::Worker;
 
@@ -102,8 +102,8 @@ pub trait Service: Send + Sync + std::fmt::Debug {
 /// A future of a service's start.
 pub type Starting = Pin<Box<dyn Future<Output = io::Result<Arc<dyn Service>>> + Send>>;
 
-/// Starts a service, on the worker's runtime, with the socket that it listens on.
-pub type Start = Box<dyn FnOnce(Node, OwnedFd) -> Starting + Send>;
+/// Starts a service, on the worker's runtime, with the sockets that it listens on.
+pub type Start = Box<dyn FnOnce(Node, Vec<OwnedFd>) -> Starting + Send>;
 
 /// The node, for services. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -118,6 +118,12 @@ impl Node {
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.0.layout
+    }
+
+    /// Where credentials are handed over, each for one image's repository.
+    #[must_use]
+    pub fn keychain(&self) -> &Arc<Keychain> {
+        self.0.sources.keychain()
     }
 
     async fn does<T: Send + 'static>(
@@ -135,7 +141,7 @@ impl Node {
     /// If the image can't be had.
     pub async fn fetch(&self, origin: Origin) -> Result<Fetched, NodeError> {
         let asked = Instant::now();
-        let resolved = resolve(&origin).await;
+        let resolved = resolve(&self.0.sources, &origin).await;
         // To connect and to ask, at least: each once there and back.
         let latency = asked.elapsed() / 2;
         match resolved {
@@ -241,7 +247,7 @@ impl Node {
                 Some(fetched) => (fetched.resolved.source(), fetched.latency),
                 None => {
                     let runtime = worker.engine.runtime();
-                    let source = runtime.block_on(open_source(&request.origin));
+                    let source = runtime.block_on(worker.sources.open_source(&request.origin));
                     let failed = |error| AttachError::Origin(Box::new(error));
                     let source = source.map_err(failed).map_err(attach(&request.origin))?;
                     (source, LATENCY_UNKNOWN)

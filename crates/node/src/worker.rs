@@ -13,6 +13,7 @@ use crate::catalog::Catalog;
 use crate::control::{DaemonStatus, OverLimit, Reply, Request};
 use crate::engine::Engine;
 use crate::error::MountError;
+use crate::keychain;
 use crate::layout::Layout;
 use crate::link::{self, Link};
 use crate::metrics;
@@ -21,6 +22,7 @@ use crate::probe::Transports;
 use crate::profiles::Profiles;
 use crate::server::{self, After};
 use crate::service::{self, Node, Service, Start};
+use crate::source::{RegistrySettings, Sources};
 use crate::state::{State, boot_id};
 
 /// How long a listener sleeps at most before it looks whether anything else is to be done.
@@ -70,6 +72,7 @@ pub(crate) struct Worker {
     pub(crate) mounts: Mounts,
     pub(crate) profiles: Profiles,
     pub(crate) transports: Transports,
+    pub(crate) sources: Sources,
     /// What the store may take on disk; none: as much as it likes.
     pub(crate) cache_bytes_max: Option<u64>,
     /// Whether an image's chunks take the places that others of the same content have.
@@ -82,8 +85,8 @@ pub(crate) struct Worker {
 
 /// A service to run, and where it listens.
 pub struct ServiceAt {
-    /// The path of its socket.
-    pub socket: PathBuf,
+    /// The paths of its sockets.
+    pub sockets: Vec<PathBuf>,
     /// What starts it.
     pub start: Start,
 }
@@ -91,13 +94,13 @@ pub struct ServiceAt {
 impl std::fmt::Debug for ServiceAt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ServiceAt")
-            .field("socket", &self.socket)
+            .field("sockets", &self.sockets)
             .finish_non_exhaustive()
     }
 }
 
 /// What a worker is told on its command line.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The planner's limits.
     pub planner: draught_fill::Settings,
@@ -107,6 +110,8 @@ pub struct Settings {
     pub metrics: Option<SocketAddr>,
     /// Whether an image's chunks take the places that others of the same content have.
     pub deduplicate: bool,
+    /// How registries are spoken to.
+    pub registries: RegistrySettings,
 }
 
 /// Runs a worker until it is told to end. Its standard input is the line to its keeper.
@@ -120,12 +125,18 @@ pub fn run(
 ) -> Result<(), WorkerError> {
     crate::keeper::set_name(c"draught-worker");
     let mut inheritance = link::inherit().map_err(failed("take over from the keeper"))?;
-    let service = service.map(|ServiceAt { socket, start }| {
-        let held = service::take_listener(&socket, &mut inheritance.devices);
-        (socket, held, start)
+    let service = service.map(|ServiceAt { sockets, start }| {
+        let held = sockets.into_iter().map(|socket| {
+            let held = service::take_listener(&socket, &mut inheritance.devices);
+            (socket, held)
+        });
+        (held.collect::<Vec<_>>(), start)
     });
     let relisted = service::take_listener(&layout.socket(), &mut inheritance.devices);
     let stale = inheritance.stale;
+    let mut devices = inheritance.devices;
+    // Before what nobody claims is let go of.
+    let keychain = keychain::restore(devices.remove(&keychain::key()));
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)
@@ -151,6 +162,7 @@ pub fn run(
         mounts: Mounts::new(boot),
         profiles: Profiles::new(layout),
         transports: Transports::new(layout.root(), has_events),
+        sources: Sources::new(settings.registries, keychain),
         cache_bytes_max: settings.cache_bytes_max,
         deduplicate: settings.deduplicate,
         over: Mutex::default(),
@@ -160,7 +172,7 @@ pub fn run(
         if inheritance.fresh {
             worker.mounts.refuse_orphans(&worker, state);
         } else {
-            worker.mounts.restore(&worker, state, inheritance.devices);
+            worker.mounts.restore(&worker, state, devices);
         }
     }
     worker.link.serving().map_err(failed("tell the keeper"))?;
@@ -175,13 +187,21 @@ pub fn run(
             // An earlier worker had to listen once more under the same name.
             drop(tokio::spawn(server::serve(Arc::clone(&worker), listener)));
         }
-        if let Some((socket, held, start)) = service {
-            let listener = service::listener(&socket, held, &worker.link);
-            let listener = listener.map_err(failed("listen on the service's socket"))?;
-            let started = start(Node::new(Arc::clone(&worker)), listener).await;
+        if let Some((sockets, start)) = service {
+            let listening = sockets
+                .into_iter()
+                .map(|(socket, held)| service::listener(&socket, held, &worker.link));
+            let listening = listening.collect::<io::Result<Vec<_>>>();
+            let listening = listening.map_err(failed("listen on a service's socket"))?;
+            let started = start(Node::new(Arc::clone(&worker)), listening).await;
             let started = started.map_err(failed("start the service"))?;
             let _only_one = worker.service.set(started);
         }
+        let keychain = Arc::clone(worker.sources.keychain());
+        drop(tokio::spawn(keychain::keep(
+            keychain,
+            Arc::clone(&worker.link),
+        )));
         if let Some(address) = settings.metrics {
             drop(tokio::spawn(metrics::serve(Arc::clone(&worker), address)));
         }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use draught_node::{Client, Layout, PlannerSettings, adopt, guard, keeper, worker};
+use draught_node::{
+    Client, Layout, PlannerSettings, RegistrySettings, adopt, guard, keeper, worker,
+};
 
 use crate::outcome::Outcome;
 use crate::output;
@@ -61,6 +63,9 @@ pub(crate) struct Args {
     )]
     containerd: PathBuf,
 
+    #[command(flatten)]
+    registries: Registries,
+
     /// Whether images share what they have in common; off is for measuring what sharing costs
     #[arg(long, hide = true, default_value = "on", env = "DRAUGHT_DEDUP")]
     dedup: Dedup,
@@ -76,6 +81,92 @@ pub(crate) struct Args {
     /// Be the keeper with what this descriptor says
     #[arg(long, hide = true, value_name = "FD")]
     adopt: Option<i32>,
+}
+
+/// How registries are spoken to, see docs/credentials.md.
+#[derive(Debug, clap::Args)]
+struct Registries {
+    /// Directories with a hosts.toml or certificates for each registry, as containerd and docker have them
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "DRAUGHT_HOSTS_DIR",
+        value_delimiter = ':',
+        default_value = "/etc/containerd/certs.d:/etc/docker/certs.d"
+    )]
+    hosts_dir: Vec<PathBuf>,
+
+    /// The kubelet's configuration of credential-provider plugins (CredentialProviderConfig)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "DRAUGHT_IMAGE_CREDENTIAL_PROVIDER_CONFIG",
+        requires = "image_credential_provider_bin_dir"
+    )]
+    image_credential_provider_config: Option<PathBuf>,
+
+    /// The directory with those plugins
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "DRAUGHT_IMAGE_CREDENTIAL_PROVIDER_BIN_DIR",
+        requires = "image_credential_provider_config"
+    )]
+    image_credential_provider_bin_dir: Option<PathBuf>,
+
+    /// Pull secrets of Kubernetes: files, mounted secrets, or directories of mounted secrets
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "DRAUGHT_PULL_SECRETS",
+        value_delimiter = ':'
+    )]
+    pull_secrets: Vec<PathBuf>,
+
+    /// Files of credentials as docker and podman have them, besides those of the daemon's user
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "DRAUGHT_CREDENTIAL_FILES",
+        value_delimiter = ':'
+    )]
+    credential_file: Vec<PathBuf>,
+}
+
+impl Registries {
+    fn settings(&self) -> RegistrySettings {
+        RegistrySettings {
+            hosts_dirs: self.hosts_dir.clone(),
+            provider_config: self.image_credential_provider_config.clone(),
+            provider_bin_dir: self.image_credential_provider_bin_dir.clone(),
+            pull_secrets: self.pull_secrets.clone(),
+            credential_files: self.credential_file.clone(),
+        }
+    }
+
+    /// The same as a worker's environment; paths only.
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let lists = [
+            ("DRAUGHT_HOSTS_DIR", &self.hosts_dir),
+            ("DRAUGHT_PULL_SECRETS", &self.pull_secrets),
+            ("DRAUGHT_CREDENTIAL_FILES", &self.credential_file),
+        ];
+        let config = self.image_credential_provider_config.as_ref();
+        let bin_dir = self.image_credential_provider_bin_dir.as_ref();
+        let single = [
+            ("DRAUGHT_IMAGE_CREDENTIAL_PROVIDER_CONFIG", config),
+            ("DRAUGHT_IMAGE_CREDENTIAL_PROVIDER_BIN_DIR", bin_dir),
+        ];
+        let lists = lists.into_iter().filter(|(_, paths)| !paths.is_empty());
+        let lists = lists.map(|(name, paths)| {
+            let texts: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+            (name, texts.join(":"))
+        });
+        let single = single.into_iter();
+        let single =
+            single.filter_map(|(name, path)| Some((name, path?.to_string_lossy().into_owned())));
+        lists.chain(single).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -106,6 +197,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
             cache_bytes_max: Some(args.cache_size_max.0).filter(|bytes| *bytes > 0),
             metrics: args.metrics,
             deduplicate: args.dedup == Dedup::On,
+            registries: args.registries.settings(),
         };
         let snapshotter = args.snapshotter.clone().map(|socket| worker::ServiceAt {
             socket,
@@ -141,5 +233,6 @@ fn environment(args: &Args, settings: &Settings) -> Vec<(&'static str, String)> 
     let socket = args.snapshotter.as_ref().and_then(absolute);
     environment.extend(socket.map(|socket| ("DRAUGHT_SNAPSHOTTER", socket)));
     environment.extend(absolute(&args.containerd).map(|socket| ("DRAUGHT_CONTAINERD", socket)));
+    environment.extend(args.registries.environment());
     environment
 }

@@ -72,6 +72,14 @@ impl Credentials {
         self.then(Provider::Files(files))
     }
 
+    /// The same, and then each of these files: one that is torn hides none of the others.
+    #[must_use]
+    pub fn then_each(self, files: Vec<std::path::PathBuf>) -> Self {
+        files.into_iter().fold(self, |all, file| {
+            all.then_files(CredentialFiles::of(vec![file]))
+        })
+    }
+
     /// The same, and then pull secrets of Kubernetes.
     #[must_use]
     pub fn then_secrets(self, secrets: PullSecrets) -> Self {

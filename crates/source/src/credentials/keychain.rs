@@ -28,7 +28,7 @@ const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 const NOTE_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// Bytes of a secret: tokens of clouds have some thousand.
-const SECRET_BYTES_MAX: usize = 64 << 10;
+const SECRET_BYTES_MAX: usize = 16 << 10;
 
 /// The version that is written.
 const VERSION: u32 = 1;
