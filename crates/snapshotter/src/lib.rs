@@ -8,6 +8,7 @@
 
 mod core;
 mod counts;
+pub mod cri;
 mod database;
 mod directories;
 mod error;
