@@ -26,25 +26,49 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What a snapshotter is told on the daemon's command line.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
-    /// The socket of containerd, which is asked about snapshots that were lost; none: they stay lost.
+    /// The socket of containerd, which is asked about snapshots that were lost; none: they stay lost. Kubernetes'
+    /// image service is passed on to it too.
     pub containerd: Option<PathBuf>,
 }
 
-/// What starts the snapshotter on a socket.
+/// What starts the snapshotter on its first socket; on a second one, if there is one, it stands between the kubelet and
+/// containerd's image service.
 #[must_use]
 pub fn start(settings: Settings) -> Start {
-    Box::new(move |node, listener| Box::pin(run(node, listener, settings)))
+    Box::new(move |node, listeners| Box::pin(run(node, listeners, settings)))
 }
 
-async fn run(node: Node, listener: OwnedFd, settings: Settings) -> io::Result<Arc<dyn Service>> {
+async fn run(
+    node: Node,
+    listeners: Vec<OwnedFd>,
+    settings: Settings,
+) -> io::Result<Arc<dyn Service>> {
+    let mut listeners = listeners.into_iter();
+    let listener = listeners
+        .next()
+        .ok_or_else(|| io::Error::other("no socket was given"))?;
+    if let (Some(images), Some(containerd)) = (listeners.next(), settings.containerd.clone()) {
+        let images = tokio_listener(images)?;
+        let keychain = Arc::clone(node.keychain());
+        drop(tokio::spawn(async move {
+            if let Err(error) = crate::cri::serve(images, containerd, keychain).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(error, "the image service is not passed on any more");
+            }
+        }));
+    }
     let opened = crate::core::off_runtime(move || Core::open(&node, settings)).await;
     let core = Arc::new(opened.and_then(|core| core).map_err(io::Error::other)?);
-    let listener = StdListener::from(listener);
-    listener.set_nonblocking(true)?;
-    let listener = UnixListener::from_std(listener)?;
+    let listener = tokio_listener(listener)?;
     drop(tokio::spawn(serve(Arc::clone(&core), listener)));
     drop(tokio::spawn(keep_clean(Arc::clone(&core))));
     Ok(Arc::new(Running(core)))
+}
+
+fn tokio_listener(listener: OwnedFd) -> io::Result<UnixListener> {
+    let listener = StdListener::from(listener);
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
 }
 
 async fn serve(core: Arc<Core>, listener: UnixListener) {

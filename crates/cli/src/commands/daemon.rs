@@ -54,6 +54,16 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SOCKET", env = "DRAUGHT_SNAPSHOTTER")]
     snapshotter: Option<PathBuf>,
 
+    /// Stand between the kubelet and containerd's image service on this socket, and use the credentials that come with
+    /// pulls: the kubelet is told of it with --image-service-endpoint
+    #[arg(
+        long,
+        value_name = "SOCKET",
+        env = "DRAUGHT_CRI_IMAGES",
+        requires = "snapshotter"
+    )]
+    cri_images: Option<PathBuf>,
+
     /// The containerd that is asked about snapshots that were lost with the state directory
     #[arg(
         long,
@@ -200,7 +210,10 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
             registries: args.registries.settings(),
         };
         let snapshotter = args.snapshotter.clone().map(|socket| worker::ServiceAt {
-            socket,
+            sockets: [Some(socket), args.cri_images.clone()]
+                .into_iter()
+                .flatten()
+                .collect(),
             start: draught_snapshotter::start(draught_snapshotter::Settings {
                 containerd: Some(args.containerd.clone()),
             }),
@@ -232,6 +245,8 @@ fn environment(args: &Args, settings: &Settings) -> Vec<(&'static str, String)> 
     };
     let socket = args.snapshotter.as_ref().and_then(absolute);
     environment.extend(socket.map(|socket| ("DRAUGHT_SNAPSHOTTER", socket)));
+    let socket = args.cri_images.as_ref().and_then(absolute);
+    environment.extend(socket.map(|socket| ("DRAUGHT_CRI_IMAGES", socket)));
     environment.extend(absolute(&args.containerd).map(|socket| ("DRAUGHT_CONTAINERD", socket)));
     environment.extend(args.registries.environment());
     environment

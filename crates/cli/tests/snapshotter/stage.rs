@@ -80,6 +80,11 @@ impl Stage {
         self.scratch.join("snapshotter.sock")
     }
 
+    /// The socket of the image service that is passed on.
+    pub(crate) fn images_socket(&self) -> PathBuf {
+        self.scratch.join("images.sock")
+    }
+
     /// The layout from which an image was pushed.
     pub(crate) fn layout(&self, name: &str) -> PathBuf {
         let dir = name.replace([':', '/'], "-");
@@ -106,12 +111,21 @@ impl Stage {
         succeed(&self.command(args).output().unwrap())
     }
 
+    /// What a command says that has to fail.
+    #[track_caller]
+    pub(crate) fn draught_fails(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().unwrap();
+        assert!(!output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// Starts the daemon and waits until it answers.
     pub(crate) fn start(&mut self) {
         let socket = self.socket();
         let mut command = self.command(&["daemon", "--snapshotter"]);
         command.arg(socket).arg("--containerd");
         command.arg(self.containerd.socket());
+        command.arg("--cri-images").arg(self.images_socket());
         let log = self.scratch.join("daemon.log");
         let mut daemon = Process::start(&mut command, &log).unwrap();
         let answers = || self.command(&["ps"]).output().unwrap().status.success();
