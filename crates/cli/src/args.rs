@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    check, convert, daemon, demo, df, gc, inspect, map, metrics, mount, probe, profile, ps,
-    registry, rm, status, umount,
+    check, convert, daemon, demo, df, gc, inspect, map, materialize, metrics, mount, probe,
+    profile, ps, registry, rm, status, umount,
 };
 
 /// Container images drawn from the registry as they are read.
@@ -146,6 +146,7 @@ pub(crate) enum Command {
     Convert(Box<convert::Args>),
     Check(check::Args),
     Inspect(inspect::Args),
+    Materialize(materialize::Args),
     Registry(registry::Args),
     Demo(demo::Args),
     #[command(name = demo::inside::SUBCOMMAND, hide = true)]

@@ -9,6 +9,7 @@ mod dispatch;
 pub(crate) mod gc;
 pub(crate) mod inspect;
 pub(crate) mod map;
+pub(crate) mod materialize;
 pub(crate) mod metrics;
 pub(crate) mod mount;
 pub(crate) mod probe;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use draught_digest::Digest;
 use draught_oci::Descriptor;
 use futures_util::StreamExt as _;
-use futures_util::stream::try_unfold;
+use futures_util::stream::{BoxStream, try_unfold};
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderValue, RANGE};
 use reqwest::{Method, StatusCode};
 
@@ -42,24 +42,26 @@ impl RegistryRepository {
     /// Nothing is asked of the registry before the stream is read.
     #[must_use]
     pub fn blob(&self, descriptor: &Descriptor) -> BlobStream {
-        let download = Download {
-            repository: self.clone(),
-            digest: descriptor.digest,
-            size: descriptor.size,
-            position: 0,
-            broke_at: 0,
-            answer: None,
-            route: None,
-            pending: None,
-            backoff: Backoff::new(self.settings()),
-        };
-        let pieces = try_unfold(download, async |mut download| {
-            let piece = download.piece().await?;
-            Ok(piece.map(|piece| (piece, download)))
-        });
+        let pieces = Download::new(self, descriptor).pieces();
         let (repository, digest) = (self.clone(), descriptor.digest);
-        BlobStream::new(descriptor.digest, descriptor.size, pieces.boxed())
+        BlobStream::new(descriptor.digest, descriptor.size, pieces)
             .on_mismatch(move || repository.distrust(&digest))
+    }
+
+    /// The rest of a blob, from a position on, for who has what comes before it. From its start it is the same as
+    /// [`blob`](Self::blob); else only the size of the rest is checked: the digest is of the whole.
+    #[must_use]
+    pub fn blob_from(&self, descriptor: &Descriptor, position: u64) -> BlobStream {
+        if position == 0 {
+            return self.blob(descriptor);
+        }
+        let download = Download {
+            position,
+            broke_at: position,
+            ..Download::new(self, descriptor)
+        };
+        let rest = descriptor.size.saturating_sub(position);
+        BlobStream::new(descriptor.digest, rest, download.pieces()).unverified()
     }
 
     /// Whether a blob is there.
@@ -80,6 +82,28 @@ impl RegistryRepository {
 }
 
 impl Download {
+    fn new(repository: &RegistryRepository, descriptor: &Descriptor) -> Self {
+        Self {
+            repository: repository.clone(),
+            digest: descriptor.digest,
+            size: descriptor.size,
+            position: 0,
+            broke_at: 0,
+            answer: None,
+            route: None,
+            pending: None,
+            backoff: Backoff::new(repository.settings()),
+        }
+    }
+
+    fn pieces(self) -> BoxStream<'static, Result<Bytes, SourceError>> {
+        let pieces = try_unfold(self, async |mut download| {
+            let piece = download.piece().await?;
+            Ok(piece.map(|piece| (piece, download)))
+        });
+        pieces.boxed()
+    }
+
     /// The next piece; `None` after `size` bytes, whatever else the server has to say.
     async fn piece(&mut self) -> Result<Option<Bytes>, SourceError> {
         if self.position >= self.size {

@@ -1,0 +1,8 @@
+//! What whoever runs draught under containerd does with it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests are tests: what fails in them fails the test"
+)]
+
+mod materialize;
+mod stage;
