@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::commands::{
-    check, convert, daemon, demo, df, gc, inspect, map, materialize, metrics, mount, probe,
-    profile, ps, registry, rm, status, umount,
+    check, convert, daemon, demo, df, doctor, gc, inspect, install, map, materialize, metrics,
+    mount, probe, profile, ps, registry, rm, status, umount,
 };
 
 /// Container images drawn from the registry as they are read.
@@ -143,6 +143,8 @@ pub(crate) enum Command {
     Metrics(metrics::Args),
     Daemon(daemon::Args),
     Probe(probe::Args),
+    Install(install::Args),
+    Doctor(doctor::Args),
     Convert(Box<convert::Args>),
     Check(check::Args),
     Inspect(inspect::Args),

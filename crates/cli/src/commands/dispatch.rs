@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::{
-    check, convert, daemon, demo, df, gc, inspect, map, materialize, metrics, mount, probe,
-    profile, ps, registry, rm, status, umount,
+    check, convert, daemon, demo, df, doctor, gc, inspect, install, map, materialize, metrics,
+    mount, probe, profile, ps, registry, rm, status, umount,
 };
 use crate::args::Command;
 use crate::outcome::Outcome;
@@ -27,6 +27,8 @@ pub(crate) fn run(command: Command, settings: &Settings) -> Result<Outcome> {
         Command::Umount(args) => umount::run(&args, settings),
         Command::Inspect(args) => inspect::run(&args, settings),
         Command::Materialize(args) => materialize::run(&args, settings),
+        Command::Install(args) => install::run(&args, settings),
+        Command::Doctor(args) => doctor::run(&args, settings),
         Command::Convert(args) => convert::run(&args, settings),
         Command::Check(args) => check::run(&args, settings),
         Command::Demo(args) => demo::run(&args, settings),

@@ -1,0 +1,15 @@
+//! `draught doctor`: the whole set-up looked at.
+
+mod check;
+mod command;
+mod config;
+mod containerd;
+mod daemon;
+mod machine;
+mod service;
+
+pub(crate) use check::Check;
+pub(crate) use command::{
+    Args, CONTAINERD, CONTAINERD_CONFIG, SNAPSHOTTER, Subject, connections, run,
+};
+pub(crate) use config::{expand, imports, matches};
