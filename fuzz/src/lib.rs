@@ -10,6 +10,7 @@ mod archive;
 mod cache;
 mod document;
 mod estargz;
+mod filters;
 mod hosts;
 mod image;
 pub mod mutate;
@@ -94,5 +95,10 @@ pub const TARGETS: &[Target] = &[
         name: "hosts",
         check: hosts::file,
         seeds: hosts::seeds,
+    },
+    Target {
+        name: "filters",
+        check: filters::filters,
+        seeds: filters::seeds,
     },
 ];

@@ -231,8 +231,9 @@ impl Core {
         };
         let image = match self.images.get(&wanted).await {
             Ok(image) => image,
-            Err(why) => {
-                let why = format!("the image can't be had here: {why}");
+            Err(failed) if failed.is_never_plain => return Err(never(key, &wanted, failed.why)),
+            Err(failed) => {
+                let why = format!("the image can't be had here: {}", failed.why);
                 return Ok(self.pull(key, eager(why)));
             }
         };
@@ -246,18 +247,7 @@ impl Core {
                 role,
             },
             Verdict::Eager(why) => return Ok(self.pull(key, eager(why))),
-            Verdict::Never(why) => {
-                tracing::error!(
-                    snapshot = key,
-                    image = wanted.reference,
-                    why,
-                    "a layer can't be had"
-                );
-                return Err(Error::Unavailable {
-                    name: key.to_owned(),
-                    why,
-                });
-            }
+            Verdict::Never(why) => return Err(never(key, &wanted, why)),
         };
         self.commit_lazy(&wanted, parent.to_owned(), labels, lazy, &image)
             .await?;
@@ -569,6 +559,7 @@ impl Core {
 
     /// Frees what removed snapshots have left.
     pub(crate) async fn clean(&self) {
+        self.images.expire();
         let directories = self.directories.clone();
         match off_runtime(move || directories.empty_trash()).await {
             Ok(Ok(())) => {}
@@ -652,6 +643,16 @@ impl Core {
             (None, Kind::Committed) => Ok((record.bytes, record.inodes)),
             (None, _) => self.measure(record.id).await,
         }
+    }
+}
+
+/// A layer can't be had, neither lazily nor by its client.
+fn never(key: &str, wanted: &Wanted, why: String) -> Error {
+    let (image, layer) = (&wanted.reference, wanted.layer);
+    tracing::error!(snapshot = key, image, %layer, why, "a layer can't be had");
+    Error::Unavailable {
+        name: key.to_owned(),
+        why,
     }
 }
 

@@ -20,6 +20,9 @@ use crate::state::State;
 /// How long what was decided of an image counts: a pull asks for one layer after the other, and a plain one in
 /// between may take minutes. Afterwards the registry is asked again.
 const FRESH: Duration = Duration::from_secs(600);
+/// How long an image that could not be had is not asked for again: its other layers are wanted at once, and would each
+/// wait for a registry that does not answer.
+const FAILED: Duration = Duration::from_secs(10);
 /// Images of which that is kept.
 const IMAGES_MAX: usize = 256;
 
@@ -47,6 +50,22 @@ pub(crate) struct Image {
 /// Says why with all reasons, for a log and a person.
 type Reason = String;
 
+/// Why nothing can be said of an image now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failed {
+    pub(crate) why: Reason,
+    /// Whether no client could unpack it either.
+    pub(crate) is_never_plain: bool,
+}
+
+fn failed(why: Reason) -> Failed {
+    let is_never_plain = false;
+    Failed {
+        why,
+        is_never_plain,
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Images {
@@ -63,6 +82,8 @@ type Key = (String, Option<Digest>);
 struct Entry {
     since: Instant,
     image: Arc<OnceCell<Arc<Image>>>,
+    /// When and why it could not be had last.
+    failed: Arc<Mutex<Option<(Instant, Failed)>>>,
 }
 
 impl Images {
@@ -75,11 +96,10 @@ impl Images {
         }
     }
 
-    /// The image that a layer is wanted with. Whoever asks for the same one meanwhile waits for the same answer; a
-    /// failure is not kept.
-    pub(crate) async fn get(&self, wanted: &Wanted) -> Result<Arc<Image>, Reason> {
+    /// The image that a layer is wanted with. Whoever asks for the same one meanwhile waits for the same answer.
+    pub(crate) async fn get(&self, wanted: &Wanted) -> Result<Arc<Image>, Failed> {
         let key = (wanted.reference.clone(), wanted.manifest);
-        let cell = {
+        let (cell, failure) = {
             let mut known = self.known.lock();
             known.retain(|_, entry| entry.since.elapsed() < FRESH);
             if known.len() >= IMAGES_MAX
@@ -93,25 +113,44 @@ impl Images {
             let entry = known.entry(key).or_insert_with(|| Entry {
                 since: Instant::now(),
                 image: Arc::default(),
+                failed: Arc::default(),
             });
-            Arc::clone(&entry.image)
+            (Arc::clone(&entry.image), Arc::clone(&entry.failed))
         };
-        let image = cell.get_or_try_init(|| self.open(wanted)).await?;
+        let open = async || {
+            if let Some((when, why)) = &*failure.lock()
+                && when.elapsed() < FAILED
+            {
+                return Err(why.clone());
+            }
+            let opened = self.open(wanted).await;
+            if let Err(why) = &opened {
+                *failure.lock() = Some((Instant::now(), why.clone()));
+            }
+            opened
+        };
+        let image = cell.get_or_try_init(open).await?;
         Ok(Arc::clone(image))
     }
 
-    async fn open(&self, wanted: &Wanted) -> Result<Arc<Image>, Reason> {
+    /// Lets go of what is not fresh any more, with its connections.
+    pub(crate) fn expire(&self) {
+        let mut known = self.known.lock();
+        known.retain(|_, entry| entry.since.elapsed() < FRESH);
+    }
+
+    async fn open(&self, wanted: &Wanted) -> Result<Arc<Image>, Failed> {
         let reference: Reference = wanted
             .reference
             .parse()
-            .map_err(|error| format!("its reference can't be used: {error}"))?;
+            .map_err(|error| failed(format!("its reference can't be used: {error}")))?;
         let asked = match wanted.manifest {
             Some(digest) => reference.with_digest(digest),
             None => reference.clone(),
         };
         let fetched = self.node.fetch(origin(&asked.to_string())).await;
-        let fetched = fetched.map_err(|error| error.to_string())?;
-        let layers = self.judge(&fetched).await;
+        let fetched = fetched.map_err(|error| failed(error.to_string()))?;
+        let layers = self.judge(&fetched).await?;
         Ok(Arc::new(Image {
             reference: pinned(&reference, fetched.digest()),
             fetched,
@@ -119,18 +158,26 @@ impl Images {
         }))
     }
 
-    /// What becomes of each layer; what is lazy is kept in the store afterwards.
-    async fn judge(&self, fetched: &Fetched) -> Vec<(Digest, Verdict)> {
+    /// What becomes of each layer; what is lazy is kept in the store afterwards. An error may not be one the next time.
+    async fn judge(&self, fetched: &Fetched) -> Result<Vec<(Digest, Verdict)>, Failed> {
         let layers = &fetched.manifest().layers;
         let all = |verdict: &dyn Fn() -> Verdict| {
             let each = layers.iter().map(|layer| (layer.digest, verdict()));
             each.collect::<Vec<_>>()
         };
-        match detect(fetched.manifest()) {
+        Ok(match detect(fetched.manifest()) {
             Format::Nydus { bootstrap, .. } => {
                 let kept = self.keep(fetched, Content::Whole, fetched.digest());
-                if let Err((_, why)) = kept.await {
-                    return all(&|| Verdict::Never(why.clone()));
+                match kept.await {
+                    Ok(()) => {}
+                    Err((Some(_), why)) => return Ok(all(&|| Verdict::Never(why.clone()))),
+                    Err((None, why)) => {
+                        let is_never_plain = true;
+                        return Err(Failed {
+                            why,
+                            is_never_plain,
+                        });
+                    }
                 }
                 let verdict = |digest: Digest| {
                     if digest == bootstrap.digest {
@@ -146,11 +193,11 @@ impl Images {
             Format::Plain(plain) if plain.hinders.is_none() => {
                 all(&|| Verdict::Eager(plain.why_not_lazy()))
             }
-            Format::Estargz { .. } | Format::Plain(_) => self.judge_layers(fetched).await,
-        }
+            Format::Estargz { .. } | Format::Plain(_) => self.judge_layers(fetched).await?,
+        })
     }
 
-    async fn judge_layers(&self, fetched: &Fetched) -> Vec<(Digest, Verdict)> {
+    async fn judge_layers(&self, fetched: &Fetched) -> Result<Vec<(Digest, Verdict)>, Failed> {
         let layers = &fetched.manifest().layers;
         let first = layers.iter().map(|layer| {
             let verdict = match estargz_toc(layer) {
@@ -173,17 +220,19 @@ impl Images {
             }
             let image = gathered.digest();
             let content = Content::Parts(gathered.parts);
-            let Err((blamed, why)) = self.keep(fetched, content, image).await else {
-                break;
+            let (blamed, why) = match self.keep(fetched, content, image).await {
+                Ok(()) => break,
+                Err((None, why)) => return Err(failed(why)),
+                Err((Some(blamed), why)) => (blamed, why),
             };
             let blamed = |(digest, verdict): &&mut (Digest, Verdict)| {
-                matches!(verdict, Verdict::Lazy(_)) && blamed.is_none_or(|layer| layer == *digest)
+                matches!(verdict, Verdict::Lazy(_)) && *digest == blamed
             };
             for (_, verdict) in verdicts.iter_mut().filter(blamed) {
                 *verdict = Verdict::Eager(why.clone());
             }
         }
-        verdicts
+        Ok(verdicts)
     }
 
     /// Keeps layers in the store. Unless a snapshot wants them soon, they are removed again. If they can't be kept,

@@ -19,7 +19,7 @@ fn layers(stage: &Stage) -> [Vec<u8>; 3] {
 #[track_caller]
 pub(crate) fn reference_look(stage: &Stage, reference: &str, script: &str) -> String {
     stage.ctr(&["images", "pull", "--plain-http", reference]);
-    let id = "reference";
+    let id = &stage.id("reference");
     let mut run = stage.containerd.ctr();
     run.args(["run", "--rm", reference, id, "/bin/sh", "-c", script]);
     crate::stage::succeed(&run.output().unwrap())
@@ -115,6 +115,7 @@ fn containers_write_run_as_others_and_are_execed_into() {
 #[test]
 fn running_containers_are_execed_into_and_their_snapshots_seen() {
     let Some(stage) = Stage::new() else { return };
+    let long = stage.id("long");
     let [base, middle, top] = layers(&stage);
     let all = [
         (Form::Lazy, &*base),
@@ -129,7 +130,7 @@ fn running_containers_are_execed_into_and_their_snapshots_seen() {
         "--snapshotter",
         "draught",
         &lazy,
-        "long",
+        &long,
         "/bin/sleep",
         "1000",
     ]);
@@ -138,7 +139,7 @@ fn running_containers_are_execed_into_and_their_snapshots_seen() {
         "exec",
         "--exec-id",
         "e1",
-        "long",
+        &long,
         "/bin/cat",
         "/data/which",
     ]);
@@ -151,7 +152,7 @@ fn running_containers_are_execed_into_and_their_snapshots_seen() {
         "1000:1000",
         "--exec-id",
         "e3",
-        "long",
+        &long,
         "/bin/sh",
         "-c",
         script,
@@ -163,7 +164,7 @@ fn running_containers_are_execed_into_and_their_snapshots_seen() {
         "exec",
         "--exec-id",
         "e2",
-        "long",
+        &long,
         "/bin/sh",
         "-c",
         "echo w > /data/written",
@@ -180,16 +181,16 @@ fn running_containers_are_execed_into_and_their_snapshots_seen() {
     assert!(
         listed
             .lines()
-            .any(|line| line.starts_with("long") && line.contains("Active")),
+            .any(|line| line.starts_with(&*long) && line.contains("Active")),
         "{listed}"
     );
-    let usage = stage.ctr(&["snapshots", "--snapshotter", "draught", "usage", "long"]);
-    assert!(usage.contains("long"), "{usage}");
+    let usage = stage.ctr(&["snapshots", "--snapshotter", "draught", "usage", &long]);
+    assert!(usage.contains(&*long), "{usage}");
     let diff = stage.scratch.join("diff.tar");
     let output = stage
         .containerd
         .ctr()
-        .args(["snapshots", "--snapshotter", "draught", "diff", "long"])
+        .args(["snapshots", "--snapshotter", "draught", "diff", &long])
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -197,9 +198,9 @@ fn running_containers_are_execed_into_and_their_snapshots_seen() {
     let mut tar = std::process::Command::new("tar");
     let names = draught_testkit::process::run(tar.arg("-tzf").arg(&diff));
     assert!(names.lines().any(|name| name == "data/written"), "{names}");
-    stage.ctr(&["tasks", "kill", "--signal", "KILL", "long"]);
-    stage.ctr(&["tasks", "delete", "--force", "long"]);
-    stage.ctr(&["containers", "delete", "long"]);
+    stage.ctr(&["tasks", "kill", "--signal", "KILL", &long]);
+    stage.ctr(&["tasks", "delete", "--force", &long]);
+    stage.ctr(&["containers", "delete", &long]);
 }
 
 #[test]
@@ -264,4 +265,50 @@ fn fifty_containers_start_at_once() {
             .collect();
         each.into_iter().for_each(|one| one.join().unwrap());
     });
+}
+
+#[test]
+fn what_was_pulled_lazily_can_be_made_whole() {
+    let Some(stage) = Stage::new() else { return };
+    let [base, middle, top] = layers(&stage);
+    let all = [
+        (Form::Lazy, &*base),
+        (Form::Lazy, &*middle),
+        (Form::Lazy, &*top),
+    ];
+    let lazy = stage.push("whole:1", &all);
+    stage.pull(&lazy);
+    stage.run(&lazy, "reads", "cat /data/random > /dev/null");
+    let file = stage.scratch.join("exported.tar");
+    let file = file.to_str().unwrap();
+    let mut export = stage.containerd.ctr();
+    let output = export
+        .args(["images", "export", file, &lazy])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("not found"),
+        "{said}"
+    );
+    let socket = stage.containerd.socket().to_str().unwrap().to_owned();
+    stage.draught(&[
+        "materialize",
+        &lazy,
+        "--containerd",
+        &socket,
+        "--namespace",
+        "default",
+    ]);
+    stage.ctr(&["images", "export", file, &lazy]);
+    // What another containerd imports of it is the image.
+    let plain = reference_look(&stage, &lazy, LOOK);
+    stage.ctr(&["images", "remove", "--sync", &lazy]);
+    stage.ctr(&["images", "import", "--snapshotter", "draught", file]);
+    let seen = stage.run(&lazy, "imported", LOOK);
+    assert_eq!(seen, plain);
+    let copy = stage.registry.reference("whole-copy:1");
+    stage.ctr(&["images", "tag", &lazy, &copy]);
+    stage.ctr(&["images", "push", "--plain-http", &copy]);
+    stage.draught(&["check", &copy]);
 }

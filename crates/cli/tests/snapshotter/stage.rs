@@ -201,6 +201,11 @@ impl Stage {
         pull.arg(reference).output().unwrap()
     }
 
+    /// A container's name: runc knows those of all containerds by one list.
+    pub(crate) fn id(&self, name: &str) -> String {
+        format!("{name}-{}", std::process::id())
+    }
+
     /// Runs a command in a container that is removed afterwards, and gives what it printed.
     #[track_caller]
     pub(crate) fn run(&self, reference: &str, id: &str, script: &str) -> String {
@@ -210,7 +215,7 @@ impl Stage {
     pub(crate) fn try_run(&self, reference: &str, id: &str, script: &str) -> Output {
         let mut run = self.containerd.ctr();
         run.args(["run", "--rm", "--snapshotter", "draught"]);
-        run.args([reference, id, "/bin/sh", "-c", script]);
+        run.args([reference, &self.id(id), "/bin/sh", "-c", script]);
         run.output().unwrap()
     }
 

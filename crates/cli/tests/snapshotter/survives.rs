@@ -28,6 +28,7 @@ fn wait_for_answer(stage: &Stage) {
 #[test]
 fn containers_go_on_when_the_daemon_is_killed_and_upgraded() {
     let Some(stage) = Stage::new() else { return };
+    let long = stage.id("long");
     let lazy = image(&stage, "survives:1");
     stage.pull(&lazy);
     let expected = fs_err::read(stage.scratch.join("base.d/data/unread")).unwrap();
@@ -38,7 +39,7 @@ fn containers_go_on_when_the_daemon_is_killed_and_upgraded() {
         "--snapshotter",
         "draught",
         &lazy,
-        "long",
+        &long,
         "/bin/sleep",
         "1000",
     ]);
@@ -54,7 +55,7 @@ fn containers_go_on_when_the_daemon_is_killed_and_upgraded() {
             "exec",
             "--exec-id",
             &exec,
-            "long",
+            &long,
             "/bin/sha256sum",
             "/data/unread",
         ]);
@@ -71,9 +72,9 @@ fn containers_go_on_when_the_daemon_is_killed_and_upgraded() {
     stage.registry.proxy().go_down();
     assert_eq!(stage.run(&lazy, "alone", "cat /data/which"), "middle\n");
     stage.registry.proxy().come_up();
-    stage.ctr(&["tasks", "kill", "--signal", "KILL", "long"]);
-    stage.ctr(&["tasks", "delete", "--force", "long"]);
-    stage.ctr(&["containers", "delete", "long"]);
+    stage.ctr(&["tasks", "kill", "--signal", "KILL", &long]);
+    stage.ctr(&["tasks", "delete", "--force", &long]);
+    stage.ctr(&["containers", "delete", &long]);
 }
 
 /// Waits until something holds.
@@ -89,6 +90,7 @@ fn eventually(stage: &Stage, what: impl Fn() -> bool) {
 #[test]
 fn a_state_directory_that_is_removed_under_the_daemon_stops_nobody() {
     let Some(stage) = Stage::new() else { return };
+    let long = stage.id("long");
     let lazy = image(&stage, "lost:1");
     stage.pull(&lazy);
     let expected = fs_err::read(stage.scratch.join("base.d/data/unread")).unwrap();
@@ -99,7 +101,7 @@ fn a_state_directory_that_is_removed_under_the_daemon_stops_nobody() {
         "--snapshotter",
         "draught",
         &lazy,
-        "long",
+        &long,
         "/bin/sleep",
         "1000",
     ];
@@ -112,7 +114,7 @@ fn a_state_directory_that_is_removed_under_the_daemon_stops_nobody() {
         "exec",
         "--exec-id",
         "e",
-        "long",
+        &long,
         "/bin/sha256sum",
         "/data/unread",
     ]);
@@ -133,9 +135,9 @@ fn a_state_directory_that_is_removed_under_the_daemon_stops_nobody() {
         2,
         "{listed}"
     );
-    stage.ctr(&["tasks", "kill", "--signal", "KILL", "long"]);
-    stage.ctr(&["tasks", "delete", "--force", "long"]);
-    stage.ctr(&["containers", "delete", "long"]);
+    stage.ctr(&["tasks", "kill", "--signal", "KILL", &long]);
+    stage.ctr(&["tasks", "delete", "--force", &long]);
+    stage.ctr(&["containers", "delete", &long]);
 }
 
 #[test]
@@ -165,4 +167,48 @@ fn snapshots_that_were_lost_are_brought_back_from_their_image() {
     });
     stage.pull(&lazy);
     assert_eq!(stage.run(&lazy, "again", "cat /data/which"), "middle\n");
+}
+
+#[test]
+fn containers_go_on_when_containerd_is_killed() {
+    let Some(mut stage) = Stage::new() else {
+        return;
+    };
+    let long = stage.id("long");
+    let lazy = image(&stage, "restarts:1");
+    stage.pull(&lazy);
+    let expected = fs_err::read(stage.scratch.join("base.d/data/unread")).unwrap();
+    let expected = draught_digest::Digest::sha256(&expected).hex();
+    let run = [
+        "run",
+        "--detach",
+        "--snapshotter",
+        "draught",
+        &lazy,
+        &long,
+        "/bin/sleep",
+        "1000",
+    ];
+    stage.ctr(&run);
+    stage.containerd.kill();
+    kill(&stage, "worker_pid");
+    stage.containerd.start_again();
+    let seen = stage.ctr(&[
+        "tasks",
+        "exec",
+        "--exec-id",
+        "e",
+        &long,
+        "/bin/sha256sum",
+        "/data/unread",
+    ]);
+    assert!(seen.starts_with(&expected), "{seen}");
+    assert_eq!(stage.run(&lazy, "new", "cat /data/which"), "middle\n");
+    stage.ctr(&["tasks", "kill", "--signal", "KILL", &long]);
+    stage.ctr(&["tasks", "delete", "--force", &long]);
+    stage.ctr(&["containers", "delete", &long]);
+    stage.ctr(&["images", "remove", "--sync", &lazy]);
+    eventually(&stage, || {
+        stage.status()["mounts"].as_array().unwrap().is_empty()
+    });
 }
