@@ -18,6 +18,7 @@ mod harness;
 mod heals;
 mod mapped;
 mod prefetched;
+mod registries;
 mod serves;
 mod shared;
 mod stacked;

@@ -396,7 +396,7 @@ async fn credentials_and_headers_go_to_the_host_that_they_are_for() {
     let place = repository(&client, registry.addr(), "a/b").await;
     read(&place, &image, 1).await;
     place.manifest(&tag()).await.unwrap();
-    let seen = seen.lock();
+    let seen = seen.lock().clone();
     let headers: Vec<_> = seen
         .iter()
         .map(|(who, request)| {
@@ -413,7 +413,6 @@ async fn credentials_and_headers_go_to_the_host_that_they_are_for() {
         ("mirror", Some("for-mirror"), None),
     ];
     assert_eq!(headers, expect);
-    drop(seen);
     // Not for another repository of the same registry either.
     let other = repository(&client, registry.addr(), "a/c").await;
     let error = other.manifest(&tag()).await.unwrap_err();
