@@ -93,7 +93,14 @@ pub(crate) struct Global {
     pub(crate) log: String,
 
     /// How log lines look: text or json
-    #[arg(long, value_enum, default_value_t = Format::Text, hide_possible_values = true, global = true)]
+    #[arg(
+        long,
+        value_enum,
+        env = "DRAUGHT_LOG_FORMAT",
+        default_value_t = Format::Text,
+        hide_possible_values = true,
+        global = true
+    )]
     pub(crate) log_format: Format,
 }
 

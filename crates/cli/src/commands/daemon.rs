@@ -8,6 +8,7 @@ use draught_node::{
     Client, Layout, PlannerSettings, RegistrySettings, adopt, guard, keeper, worker,
 };
 
+use crate::args::Format;
 use crate::outcome::Outcome;
 use crate::output;
 use crate::settings::Settings;
@@ -231,10 +232,15 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
 
 /// What the keeper's workers are to know of this command line.
 fn environment(args: &Args, settings: &Settings) -> Vec<(&'static str, String)> {
+    let log_format = match settings.log_format {
+        Format::Text => "text",
+        Format::Json => "json",
+    };
     let mut environment = vec![
         ("DRAUGHT_READ_DEADLINE", args.read_deadline.to_string()),
         ("DRAUGHT_CACHE_SIZE_MAX", args.cache_size_max.0.to_string()),
         ("DRAUGHT_LOG", settings.log.clone()),
+        ("DRAUGHT_LOG_FORMAT", log_format.to_owned()),
     ];
     let metrics = args.metrics.map(|address| address.to_string());
     environment.extend(metrics.map(|address| ("DRAUGHT_METRICS", address)));

@@ -50,6 +50,14 @@ fn layers_that_are_not_lazy_are_pulled_wherever_they_are() {
                 .is_some_and(|why| why.contains("table of contents"));
             assert_eq!(said, !lazy, "{layers:?}");
         }
+        let said = stage.logged("a layer is not lazy: the client pulls it");
+        let mut of_image = said
+            .iter()
+            .filter(|fields| fields["image"] == reference.as_str());
+        assert!(
+            of_image.all(|fields| fields["snapshot"].is_string() && fields["why"].is_string()),
+            "{said:?}"
+        );
         assert_eq!(stage.run(&reference, "mixed", LOOK), expected, "{forms:?}");
         let status = stage.status();
         let mounts = status["mounts"].as_array().unwrap();

@@ -126,6 +126,7 @@ impl Stage {
         command.arg(socket).arg("--containerd");
         command.arg(self.containerd.socket());
         command.arg("--cri-images").arg(self.images_socket());
+        command.args(["--log-format", "json"]);
         let log = self.scratch.join("daemon.log");
         let mut daemon = Process::start(&mut command, &log).unwrap();
         let answers = || self.command(&["ps"]).output().unwrap().status.success();
@@ -142,6 +143,19 @@ impl Stage {
 
     pub(crate) fn log(&self) -> String {
         self.daemon.as_ref().map(Process::log).unwrap_or_default()
+    }
+
+    /// What the log says of layers with these words: each line's fields.
+    #[track_caller]
+    pub(crate) fn logged(&self, words: &str) -> Vec<Value> {
+        let log = self.log();
+        let lines = log.lines().map(|line| {
+            let line: Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            line["fields"].clone()
+        });
+        let matching = lines.filter(|fields| fields["message"].as_str() == Some(words));
+        matching.collect()
     }
 
     pub(crate) fn status(&self) -> Value {
