@@ -1,9 +1,11 @@
 //! What a daemon is told of registries: mirrors, and the kubelet's plugins.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::time::Duration;
 
 use draught_testkit::fault_proxy::Auth;
+use draught_testkit::process::run;
 use draught_testkit::registry_in;
 
 use crate::harness::{Stage, children, eventually, kill, succeed};
@@ -16,7 +18,12 @@ fn a_daemon_reads_from_mirrors_and_asks_plugins_also_after_a_crash() {
         return;
     };
     let registry = stage.registry.addr();
-    let mirror = registry_in(stage.registry.dir());
+    let copy = stage.scratch.join("mirror");
+    run(Command::new("cp")
+        .arg("-a")
+        .arg(stage.registry.dir())
+        .arg(&copy));
+    let mirror = registry_in(&copy);
     stage.registry.proxy().reset_counts();
     stage.registry.proxy().require_tokens(Some(Auth {
         user: Some(("me".to_owned(), PASSWORD.to_owned())),
