@@ -20,15 +20,17 @@ use crate::link::Link;
 /// Bytes read of what an earlier worker wrote; twice what a keychain can have.
 const BYTES_MAX: u64 = 256 << 20;
 
-/// Under which the keeper holds it. No device and no session has it: theirs are digests of something else.
-pub(crate) fn key() -> Key {
-    *Digest::sha256(b"draught keychain").as_bytes()
+/// Under which the keeper holds it: under one of two keys, for the keeper keeps the first descriptor of a key, and
+/// the next is to be held before the last is let go of. No device and no session has these: theirs are digests of
+/// something else.
+pub(crate) fn keys() -> [Key; 2] {
+    [b"draught keychain 0", b"draught keychain 1"].map(|name| *Digest::sha256(name).as_bytes())
 }
 
-/// What an earlier worker wrote; empty if none did or it can't be read.
-pub(crate) fn restore(kept: Option<OwnedFd>) -> Keychain {
+/// What an earlier worker wrote; empty if none did or it can't be read. There are two if it died in between.
+pub(crate) fn restore(kept: impl IntoIterator<Item = OwnedFd>) -> Keychain {
     let keychain = Keychain::new();
-    if let Some(fd) = kept {
+    for fd in kept {
         let read = read(fd).map_err(Box::<dyn std::error::Error>::from);
         let added = read.and_then(|bytes| Ok(keychain.add_bytes(&bytes)?));
         match added {
@@ -68,11 +70,22 @@ pub(crate) async fn keep(keychain: Arc<Keychain>, link: Arc<Link>) {
     if !keychain.is_empty() {
         changes.mark_changed();
     }
+    let [mut next, mut last] = keys();
+    // Whichever an earlier worker used, both are this one's from now on.
+    let mut is_first = true;
     while changes.changed().await.is_ok() {
         let (keychain, link) = (Arc::clone(&keychain), Arc::clone(&link));
-        let kept = tokio::task::spawn_blocking(move || hold(&keychain, &link)).await;
-        match kept {
-            Ok(Ok(())) => {}
+        let kept = tokio::task::spawn_blocking(move || {
+            if is_first {
+                replace(&keychain, &link, last, next)?;
+            }
+            replace(&keychain, &link, next, last)
+        });
+        match kept.await {
+            Ok(Ok(())) => {
+                is_first = false;
+                std::mem::swap(&mut next, &mut last);
+            }
             Ok(Err(error)) => {
                 let error = &*error;
                 tracing::warn!(error, "credentials would not outlive this worker");
@@ -82,9 +95,16 @@ pub(crate) async fn keep(keychain: Arc<Keychain>, link: Arc<Link>) {
     }
 }
 
-fn hold(keychain: &Keychain, link: &Link) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+/// Lets the keeper hold what is in the keychain under one key, and then let go of the other.
+fn replace(
+    keychain: &Keychain,
+    link: &Link,
+    new: Key,
+    old: Key,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let fd = seal(&keychain.to_bytes()?)?;
-    Ok(link.hold(key(), fd.as_fd())?)
+    link.hold(new, fd.as_fd())?;
+    Ok(link.release(&old)?)
 }
 
 #[cfg(test)]
@@ -105,10 +125,10 @@ mod tests {
         assert!(file.set_len(0).is_err());
         // Twice: each worker gets a copy.
         for _ in 0..2 {
-            let restored = restore(Some(fd.try_clone().unwrap()));
+            let restored = restore([fd.try_clone().unwrap()]);
             assert_eq!(restored.to_bytes().unwrap(), bytes);
         }
-        assert!(restore(None).is_empty());
-        assert!(restore(Some(seal(b"{").unwrap())).is_empty());
+        assert!(restore([]).is_empty());
+        assert!(restore([seal(b"{").unwrap()]).is_empty());
     }
 }

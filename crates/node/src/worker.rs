@@ -136,7 +136,8 @@ pub fn run(
     let stale = inheritance.stale;
     let mut devices = inheritance.devices;
     // Before what nobody claims is let go of.
-    let keychain = keychain::restore(devices.remove(&keychain::key()));
+    let kept = keychain::keys().map(|key| devices.remove(&key));
+    let keychain = keychain::restore(kept.into_iter().flatten());
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(RUNTIME_THREADS)

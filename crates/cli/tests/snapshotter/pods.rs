@@ -29,6 +29,7 @@ fn credentials_of_a_pull_are_used_for_its_image_and_outlive_the_worker() {
     let base = archive(&stage.scratch, "base", BASE);
     let middle = archive(&stage.scratch, "middle", MIDDLE);
     let lazy = stage.push("secret:1", &[(Form::Lazy, &base), (Form::Lazy, &middle)]);
+    let first = stage.push("first:1", &[(Form::Lazy, &middle)]);
     let other = stage.push("other:1", &[(Form::Lazy, &middle)]);
     let cri = Cri::connect(stage.containerd.socket()).unwrap();
     // The pod's own image is public.
@@ -45,6 +46,8 @@ fn credentials_of_a_pull_are_used_for_its_image_and_outlive_the_worker() {
         password: "a: secret".to_owned(),
         ..AuthConfig::default()
     };
+    // One after the other: what came last has to outlive the worker too.
+    kubelet.pull(&first, Some(auth.clone())).unwrap();
     kubelet.pull(&lazy, Some(auth)).unwrap();
     let layers = stage.layers(&lazy);
     assert!(
