@@ -20,7 +20,7 @@ use draught_sys::scm;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::keeper::{self, KeeperError, set_name};
+use crate::keeper::{self, KeeperError, WithoutListen as _, set_name};
 use crate::layout::Layout;
 use crate::mounts::{is_covered, is_mounted};
 use crate::sessions;
@@ -28,6 +28,9 @@ use crate::state::{State, boot_id};
 
 /// How often the guard looks whether anybody still uses the mounts.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Says that others take the mounts away.
+const LOST: &[u8] = b"L";
 
 /// Starts a guard; gives the line to it, and its process. `share` gets the line before the guard is there,
 /// to give it to whoever else must hold it.
@@ -48,6 +51,7 @@ pub(crate) fn spawn(
         .arg("--root")
         .arg(layout.root())
         .args(["daemon", "--guard"])
+        .without_listen()
         .stdin(Stdio::from(theirs))
         .process_group(0)
         .spawn()?;
@@ -72,6 +76,14 @@ pub(crate) fn dismiss(line: &OwnedFd) {
     }
 }
 
+/// Tells a guard that what it guards is lost, and that others look after the directory tree: it only sends away
+/// whoever reads.
+pub(crate) fn abandon(line: &OwnedFd) {
+    if let Err(error) = scm::send(line.as_fd(), LOST, &[]) {
+        tracing::debug!(%error, "the guard was gone already");
+    }
+}
+
 /// Runs a guard. Its standard input is the line.
 ///
 /// # Errors
@@ -84,7 +96,9 @@ pub fn run(layout: &Layout) -> io::Result<()> {
     let [group, journal] = <[OwnedFd; 2]>::try_from(descriptors)
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     let (len, _) = scm::receive(line.as_fd(), &mut buffer)?;
-    if len > 0 {
+    let message = buffer.get(..len).unwrap_or_default();
+    let is_lost = message == LOST;
+    if !message.is_empty() && !is_lost {
         return Ok(());
     }
     tracing::error!("keeper and worker are both gone: taking their mounts away");
@@ -95,7 +109,8 @@ pub fn run(layout: &Layout) -> io::Result<()> {
     // A daemon that was started in the meantime takes them away itself, and what is listed then may be its
     // own mounts already. While the lock is held here, it waits.
     let images = match keeper::lock(layout) {
-        Ok(_lock) => take_away(layout)?,
+        Ok(_lock) if !is_lost => take_away(layout)?,
+        Ok(_) => listed(layout)?,
         Err(KeeperError::Running { .. }) => listed(layout)?,
         Err(error) => return Err(io::Error::other(error)),
     };

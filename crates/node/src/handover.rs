@@ -25,9 +25,10 @@ pub(crate) type Key = [u8; KEY_BYTES];
 #[derive(Debug)]
 pub(crate) enum ToWorker {
     /// The first message: the group, the journal, the listening socket, the keeper's lock and the line to
-    /// the guard. `fresh`: no worker has served with these yet.
+    /// the guard. `fresh`: no worker has served with these yet; `lingers`: an earlier group may still be alive.
     Start {
         fresh: bool,
+        lingers: bool,
         descriptors: [OwnedFd; START_DESCRIPTORS],
     },
     /// Devices that earlier workers gave to hold.
@@ -79,10 +80,14 @@ fn key(payload: &[u8]) -> io::Result<Key> {
 /// Tells the worker to start.
 pub(crate) fn send_start(
     socket: BorrowedFd<'_>,
-    fresh: bool,
+    (fresh, lingers): (bool, bool),
     descriptors: [BorrowedFd<'_>; START_DESCRIPTORS],
 ) -> io::Result<()> {
-    scm::send(socket, &[b'I', u8::from(fresh)], &descriptors)
+    scm::send(
+        socket,
+        &[b'I', u8::from(fresh) | u8::from(lingers) << 1],
+        &descriptors,
+    )
 }
 
 /// Passes devices on, in batches.
@@ -162,11 +167,13 @@ pub(crate) fn receive_from_keeper(socket: BorrowedFd<'_>) -> io::Result<Received
     };
     Ok(Received::Message(match tag {
         b'I' => {
+            let has = |bit: u8| payload.first().is_some_and(|flags| flags >> bit & 1 == 1);
             let descriptors = descriptors
                 .try_into()
                 .map_err(|_| wrong("the first message came with another number of descriptors"))?;
             ToWorker::Start {
-                fresh: payload.first() == Some(&1),
+                fresh: has(0),
+                lingers: has(1),
                 descriptors,
             }
         }

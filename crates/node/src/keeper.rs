@@ -16,12 +16,15 @@ use std::time::{Duration, Instant};
 
 use draught_sys::fanotify::Group;
 use draught_sys::journal::Journal;
+use draught_sys::notify::{LISTEN, Notifier};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use crate::client::ClientError;
+use crate::descriptor_store::{self, Back, DescriptorStore, Kept};
 use crate::guard;
 use crate::handover::{self, Key, Received, ToKeeper, ToWorker};
 use crate::layout::Layout;
@@ -58,6 +61,9 @@ pub enum KeeperError {
         /// Times that it was started.
         attempts: u32,
     },
+    /// One that runs did not go on as the service that this was to be.
+    #[error("a daemon runs already, and did not become this service")]
+    HandOver(#[source] ClientError),
     /// A file, socket or process failed.
     #[error("failed to {what}")]
     Io {
@@ -84,12 +90,12 @@ pub(crate) struct Holdings {
     pub(crate) devices: BTreeMap<Key, OwnedFd>,
     /// No worker has served these yet.
     pub(crate) fresh: bool,
+    /// An earlier group may be alive, with marks on devices.
+    pub(crate) lingers: bool,
 }
 
 impl Holdings {
-    fn new(layout: &Layout) -> Result<Self, KeeperError> {
-        fs_err::create_dir_all(layout.root()).map_err(failed("make the state directory"))?;
-        let lock = lock(layout)?;
+    fn new(layout: &Layout, lock: File, lingers: bool) -> Result<Self, KeeperError> {
         let group = match Group::new() {
             Ok(group) => group,
             Err(error) => {
@@ -118,7 +124,31 @@ impl Holdings {
             guard: None,
             devices,
             fresh: true,
+            lingers,
         })
+    }
+}
+
+impl Holdings {
+    /// What the service manager kept of a keeper and a worker that are both gone.
+    fn kept(lock: File, kept: Kept) -> Self {
+        let Kept {
+            group,
+            journal,
+            listener,
+            guard,
+            devices,
+        } = kept;
+        Self {
+            lock,
+            group,
+            journal,
+            listener,
+            guard,
+            devices,
+            fresh: false,
+            lingers: false,
+        }
     }
 }
 
@@ -160,6 +190,8 @@ fn try_lock(layout: &Layout) -> io::Result<Option<File>> {
 enum Turn {
     Again,
     End,
+    /// The worker is to take this process' place.
+    Leave,
 }
 
 struct Keeper<'a> {
@@ -176,6 +208,10 @@ struct Keeper<'a> {
     /// Whether this worker has served.
     served: bool,
     quit: bool,
+    /// What the service manager keeps, if there is one.
+    store: Option<DescriptorStore>,
+    /// Whether it has all that is held.
+    is_stored: bool,
 }
 
 struct Worker {
@@ -186,16 +222,42 @@ struct Worker {
 
 /// Runs a keeper until it is stopped. `environment` is for its workers, besides its own.
 ///
+/// Started by a service manager, it goes on with what that kept for it; if another daemon runs already, that one
+/// becomes the service.
+///
 /// # Errors
 /// [`KeeperError`].
 pub fn run(layout: &Layout, environment: &[(&'static str, String)]) -> Result<(), KeeperError> {
-    run_with(layout, Holdings::new(layout)?, environment)
+    fs_err::create_dir_all(layout.root()).map_err(failed("make the state directory"))?;
+    let lock = match (lock(layout), Notifier::from_env()) {
+        (Err(KeeperError::Running { .. }), Some(notifier)) => {
+            return descriptor_store::hand_to_running(layout, &notifier)
+                .map_err(KeeperError::HandOver);
+        }
+        (lock, _) => lock?,
+    };
+    let mut store = DescriptorStore::of_generation(layout);
+    let kept = match &mut store {
+        Some(store) => store.take_back(),
+        // What a manager may keep is of another generation from now on.
+        None => match fs_err::remove_file(layout.descriptors()) {
+            Ok(()) => Back::Lingers,
+            Err(_) => Back::Nothing,
+        },
+    };
+    let holdings = match kept {
+        Back::Kept(kept) => Holdings::kept(lock, *kept),
+        Back::Lingers => Holdings::new(layout, lock, true)?,
+        Back::Nothing => Holdings::new(layout, lock, false)?,
+    };
+    run_with(layout, holdings, store, environment)
 }
 
 /// Runs a keeper on what another one held.
 pub(crate) fn run_with(
     layout: &Layout,
     holdings: Holdings,
+    store: Option<DescriptorStore>,
     environment: &[(&'static str, String)],
 ) -> Result<(), KeeperError> {
     // It holds a descriptor of every device.
@@ -224,11 +286,17 @@ pub(crate) fn run_with(
         failures: 0,
         served: false,
         quit: false,
+        store,
+        is_stored: false,
     };
     loop {
-        if keeper.run_worker()? == Turn::End {
-            keeper.end();
-            return Ok(());
+        match keeper.run_worker()? {
+            Turn::Again => {}
+            Turn::End => {
+                keeper.end();
+                return Ok(());
+            }
+            Turn::Leave => return Ok(()),
         }
         keeper.fall_back();
         let attempts = keeper.failures;
@@ -238,6 +306,20 @@ pub(crate) fn run_with(
             return Err(KeeperError::Worker { attempts });
         }
         keeper.delay();
+    }
+}
+
+/// Commands whose descriptors are not those of a service manager.
+pub(crate) trait WithoutListen {
+    /// Takes out what would say that they are.
+    fn without_listen(&mut self) -> &mut Self;
+}
+
+impl WithoutListen for Command {
+    fn without_listen(&mut self) -> &mut Self {
+        LISTEN
+            .iter()
+            .fold(self, |command, name| command.env_remove(name))
     }
 }
 
@@ -265,6 +347,7 @@ impl Keeper<'_> {
             .arg("--root")
             .arg(self.layout.root())
             .args(["daemon", "--worker"])
+            .without_listen()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(theirs))
             // A terminal's Ctrl-C is for the keeper, which stops in order.
@@ -283,6 +366,9 @@ impl Keeper<'_> {
 
     /// Leaves nothing behind.
     fn end(&mut self) {
+        if let Some(store) = &mut self.store {
+            store.clear();
+        }
         self.holdings.guard.iter().for_each(guard::dismiss);
         let _gone = fs_err::remove_file(self.layout.socket());
     }
@@ -322,7 +408,11 @@ impl Keeper<'_> {
         let (group, journal) = (group.as_fd(), journal.as_fd());
         let (line, child) = guard::spawn(self.layout, &self.executable, group, journal, share)?;
         self.guard_process = Some(child);
-        self.holdings.guard.insert(line).try_clone()
+        let line = self.holdings.guard.insert(line);
+        if let Some(store) = self.store.as_ref().filter(|_| self.is_stored) {
+            store.put_guard(line.as_fd());
+        }
+        line.try_clone()
     }
 
     /// The line to the guard; a guard is started if there is none.
@@ -347,6 +437,7 @@ impl Keeper<'_> {
             listener,
             devices,
             fresh,
+            lingers,
             ..
         } = &self.holdings;
         let descriptors = [
@@ -356,7 +447,7 @@ impl Keeper<'_> {
             lock.as_fd(),
             guard.as_fd(),
         ];
-        handover::send_start(socket, *fresh, descriptors)?;
+        handover::send_start(socket, (*fresh, *lingers), descriptors)?;
         handover::send_devices(socket, devices.iter())?;
         handover::send_to_worker(socket, &ToWorker::Serve)
     }
@@ -377,11 +468,25 @@ impl Keeper<'_> {
             tracing::error!(%error, "failed to hand over to the worker");
             let _ending = worker.child.kill();
         }
-        self.serve(&mut worker)?;
-        Ok(if self.quit { Turn::End } else { Turn::Again })
+        self.keep_by_manager();
+        match self.serve(&mut worker)? {
+            Turn::Leave => Ok(Turn::Leave),
+            _ if self.quit => Ok(Turn::End),
+            _ => Ok(Turn::Again),
+        }
     }
 
-    fn serve(&mut self, worker: &mut Worker) -> Result<(), KeeperError> {
+    /// Gives the service manager all that is held. It may have nothing any more after a new start of the service,
+    /// which comes with an upgrade; else once is enough.
+    fn keep_by_manager(&mut self) {
+        if let Some(store) = self.store.as_mut().filter(|_| !self.is_stored) {
+            store.put_all(&self.holdings);
+        }
+        self.is_stored = true;
+    }
+
+    /// Gives `Leave`, or `Again` when the worker has ended.
+    fn serve(&mut self, worker: &mut Worker) -> Result<Turn, KeeperError> {
         let deadline = Instant::now() + TRIAL;
         loop {
             let on_trial = self.previous.is_some() && !self.served;
@@ -394,8 +499,10 @@ impl Keeper<'_> {
                 self.replace_guard(worker);
             }
             // Messages first: a worker that has died may have said something before.
-            if message && self.receive(worker) == Turn::Again {
-                continue;
+            match message.then(|| self.receive(worker)) {
+                Some(Turn::Again) => continue,
+                Some(Turn::Leave) => return Ok(Turn::Leave),
+                Some(Turn::End) | None => {}
             }
             if message {
                 // It has hung up. One that is still alive serves nobody any more.
@@ -404,7 +511,7 @@ impl Keeper<'_> {
             if message || ended {
                 let status = worker.child.wait().map_err(failed("wait for the worker"))?;
                 tracing::info!(%status, quit = self.quit, "the worker ended");
-                return Ok(());
+                return Ok(Turn::Again);
             }
             if signal {
                 let mut drain = [0; 16];
@@ -452,21 +559,40 @@ impl Keeper<'_> {
                 self.served = true;
                 self.previous = None;
                 self.holdings.fresh = false;
+                self.holdings.lingers = false;
+                if let Some(store) = &self.store {
+                    store.ready();
+                }
             }
             ToKeeper::Hold(key, fd) => {
                 // A key that is held keeps its first descriptor: that one was open before the mark.
-                self.holdings.devices.entry(key).or_insert(fd);
+                let held = self.holdings.devices.entry(key).or_insert(fd);
+                if let Some(store) = &mut self.store {
+                    store.put_device(&key, held.as_fd());
+                }
                 // If this fails, the worker is gone and asks again when it is back.
                 let _told = handover::send_to_worker(worker.socket.as_fd(), &ToWorker::Held);
             }
             ToKeeper::Release(key) => {
                 self.holdings.devices.remove(&key);
+                if let Some(store) = &mut self.store {
+                    store.remove_device(&key);
+                }
             }
             ToKeeper::Quit => self.quit = true,
-            ToKeeper::Busy => tracing::warn!("not stopping: something is mounted and in use"),
+            ToKeeper::Busy => {
+                tracing::warn!("not stopping: something is mounted and in use");
+                if let Some(store) = &self.store {
+                    // A manager that waits in vain kills. The worker goes on without it, until this is started
+                    // again as a service.
+                    store.leaving();
+                    return Turn::Leave;
+                }
+            }
             ToKeeper::Upgrade(executable) => {
                 let before = std::mem::replace(&mut self.executable, executable);
                 self.previous.get_or_insert(before);
+                self.is_stored = false;
             }
         }
         Turn::Again

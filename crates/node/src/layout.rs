@@ -33,6 +33,12 @@ impl Layout {
         self.root.join("keeper.lock")
     }
 
+    /// Which descriptor in the service manager's store is of which device.
+    #[must_use]
+    pub fn descriptors(&self) -> PathBuf {
+        self.root.join("descriptors")
+    }
+
     /// The log of a daemon that a command started by itself.
     #[must_use]
     pub fn log(&self) -> PathBuf {

@@ -9,6 +9,7 @@ mod catalog;
 mod client;
 mod collect;
 mod control;
+mod descriptor_store;
 mod device_files;
 mod device_reads;
 mod engine;

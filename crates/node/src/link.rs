@@ -15,6 +15,7 @@ use draught_sys::journal::Journal;
 use parking_lot::Mutex;
 use rustix::fs::MemfdFlags;
 
+use crate::descriptor_store::DescriptorStore;
 use crate::handover::{self, Key, Received, ToKeeper, ToWorker};
 use crate::keeper::{Holdings, KeeperError};
 use crate::layout::Layout;
@@ -23,6 +24,8 @@ use crate::layout::Layout;
 #[derive(Debug)]
 pub(crate) struct Inheritance {
     pub(crate) fresh: bool,
+    /// Whether an earlier group may still be alive, with marks on devices.
+    pub(crate) lingers: bool,
     pub(crate) events: Listener,
     /// What earlier workers took and did not answer.
     pub(crate) stale: Vec<Read>,
@@ -57,7 +60,7 @@ fn unexpected(text: &str) -> io::Error {
 
 /// What the first message brings.
 struct Beginning {
-    fresh: bool,
+    flags: (bool, bool),
     events: Listener,
     stale: Vec<Read>,
     control: OwnedFd,
@@ -74,8 +77,12 @@ pub(crate) fn inherit() -> io::Result<Inheritance> {
     loop {
         match handover::receive_from_keeper(socket.as_fd())? {
             Received::End => return Err(unexpected("the keeper hung up")),
-            Received::Message(ToWorker::Start { fresh, descriptors }) => {
-                beginning = Some(begin(fresh, descriptors)?);
+            Received::Message(ToWorker::Start {
+                fresh,
+                lingers,
+                descriptors,
+            }) => {
+                beginning = Some(begin((fresh, lingers), descriptors)?);
             }
             Received::Message(ToWorker::Devices(batch)) => devices.extend(batch),
             Received::Message(ToWorker::Serve) => break,
@@ -83,7 +90,7 @@ pub(crate) fn inherit() -> io::Result<Inheritance> {
         }
     }
     let Beginning {
-        fresh,
+        flags: (fresh, lingers),
         events,
         stale,
         control,
@@ -101,6 +108,7 @@ pub(crate) fn inherit() -> io::Result<Inheritance> {
     };
     Ok(Inheritance {
         fresh,
+        lingers,
         events,
         stale,
         control,
@@ -113,7 +121,7 @@ pub(crate) fn inherit() -> io::Result<Inheritance> {
 /// the numbers of unanswered events must not be given out again, and one that something else has now must
 /// not become free while its event waits.
 fn begin(
-    fresh: bool,
+    flags: (bool, bool),
     descriptors: [OwnedFd; handover::START_DESCRIPTORS],
 ) -> io::Result<Beginning> {
     let [group, journal, control, lock, guard] = descriptors;
@@ -129,7 +137,7 @@ fn begin(
     let events = Listener::new(Arc::new(group), Arc::new(journal));
     let stale = events.recover().map_err(io::Error::other)?;
     Ok(Beginning {
-        fresh,
+        flags,
         events,
         stale,
         control,
@@ -260,7 +268,8 @@ pub fn adopt(
         what: "take over from the keeper that died",
         source,
     })?;
-    crate::keeper::run_with(layout, holdings, environment)
+    let store = DescriptorStore::of_generation(layout);
+    crate::keeper::run_with(layout, holdings, store, environment)
 }
 
 fn read_will(will: i32) -> io::Result<Holdings> {
@@ -291,5 +300,6 @@ fn read_will(will: i32) -> io::Result<Holdings> {
         guard: Some(take("guard")?),
         devices,
         fresh: false,
+        lingers: false,
     })
 }

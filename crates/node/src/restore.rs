@@ -131,8 +131,9 @@ impl Mounts {
     }
 
     /// Mounts whose keeper and worker both died while they were live: they can't be served again, so
-    /// they are taken away, and said so.
-    pub(crate) fn refuse_orphans(&self, worker: &Worker, state: State) {
+    /// they are taken away, and said so. `lingers`: their group may be alive, held by nobody who answers; what it
+    /// has marks on is not to be read by anybody any more.
+    pub(crate) fn refuse_orphans(&self, worker: &Worker, state: State, lingers: bool) {
         let infos = mountinfo().unwrap_or_default();
         for record in state.mounts {
             tracing::error!(
@@ -146,7 +147,7 @@ impl Mounts {
                 tracing::error!(error, "it could not be detached");
             }
             if sessions::needs_its_devices(&record)
-                && is_in_use(&record)
+                && (lingers || is_in_use(&record))
                 && let Err(error) = abandon(worker, &record)
             {
                 let error = &error as &dyn std::error::Error;

@@ -171,7 +171,9 @@ pub fn run(
     });
     if let Some(state) = state {
         if inheritance.fresh {
-            worker.mounts.refuse_orphans(&worker, state);
+            worker
+                .mounts
+                .refuse_orphans(&worker, state, inheritance.lingers);
         } else {
             worker.mounts.restore(&worker, state, devices);
         }

@@ -12,5 +12,6 @@ pub mod inherit;
 pub mod journal;
 pub mod lease;
 pub mod limits;
+pub mod notify;
 pub mod resident;
 pub mod scm;

@@ -9,6 +9,7 @@ mod backends;
 mod collected;
 mod crowded;
 mod dictionary;
+mod entrusted;
 mod estargz;
 mod failed_start;
 mod failing_disk;
