@@ -1,4 +1,4 @@
-//! All numbers of a worker as Prometheus reads them, and the page that they are on.
+//! All numbers of a worker as Prometheus reads them, the page that they are on, and pages for probes of health.
 //!
 //! Origin: Prometheus' text exposition format, version 0.0.4.
 
@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 
@@ -19,17 +20,48 @@ use crate::worker::Worker;
 const RETRY: Duration = Duration::from_secs(5);
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Serves the page for ever.
+/// How long a healthy worker may take to say what it serves.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A page for a probe: well, or why not.
+async fn verdict(
+    worker: Arc<Worker>,
+    ask: impl FnOnce(&Worker) -> Result<(), String> + Send + 'static,
+) -> (StatusCode, String) {
+    let asking = tokio::task::spawn_blocking(move || ask(&worker));
+    let answer = match tokio::time::timeout(HEALTH_PATIENCE, asking).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => Err("it crashed when it was asked".to_owned()),
+        Err(_) => Err("it does not answer".to_owned()),
+    };
+    match answer {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+/// Serves the pages for ever.
 pub(crate) async fn serve(worker: Arc<Worker>, address: SocketAddr) {
+    let measured = Arc::clone(&worker);
     let page = move || {
-        let worker = Arc::clone(&worker);
+        let worker = Arc::clone(&measured);
         async move {
             // It looks at files and takes locks.
             let text = tokio::task::spawn_blocking(move || worker.metrics()).await;
             ([(CONTENT_TYPE, TEXT)], text.unwrap_or_default())
         }
     };
-    let router = Router::new().route("/metrics", get(page));
+    let (healthy, ready) = (Arc::clone(&worker), worker);
+    let router = Router::new()
+        .route("/metrics", get(page))
+        .route(
+            "/healthz",
+            get(move || verdict(Arc::clone(&healthy), Worker::is_healthy)),
+        )
+        .route(
+            "/readyz",
+            get(move || verdict(Arc::clone(&ready), Worker::is_ready)),
+        );
     loop {
         let served = match tokio::net::TcpListener::bind(address).await {
             Ok(listener) => axum::serve(listener, router.clone()).await,
@@ -108,6 +140,25 @@ const OF_IMAGES: &[OfImage] = &[
 ];
 
 impl Worker {
+    /// Whether it can say what it serves: what readers need is not held by somebody for ever.
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "a probe's question, beside one that can fail"
+    )]
+    fn is_healthy(&self) -> Result<(), String> {
+        let _mounts = self.mounts.status(self);
+        Ok(())
+    }
+
+    /// Whether an image could be mounted now.
+    fn is_ready(&self) -> Result<(), String> {
+        self.is_healthy()?;
+        let usable = self.store.usage().map(drop);
+        usable.map_err(|error| format!("the store can't be used: {error}"))?;
+        let transport = self.transports.choose(None).map(drop);
+        transport.map_err(|error| error.to_string())
+    }
+
     /// All numbers, in Prometheus' text format.
     pub(crate) fn metrics(&self) -> String {
         let mut page = Page::default();

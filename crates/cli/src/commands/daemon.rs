@@ -47,7 +47,8 @@ pub(crate) struct Args {
     )]
     cache_size_max: Size,
 
-    /// Serve metrics for Prometheus here, for example 127.0.0.1:9464, at /metrics
+    /// Serve metrics for Prometheus here, for example 127.0.0.1:9464, at /metrics, and /healthz and /readyz for
+    /// probes
     #[arg(long, value_name = "ADDRESS", env = "DRAUGHT_METRICS")]
     metrics: Option<SocketAddr>,
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use draught_testkit::http::Request;
 use draught_testkit::{Containerd, Process, Scratch};
 use serde_json::Value;
 
@@ -37,8 +38,9 @@ impl Patient {
         command.args(args).output().unwrap()
     }
 
-    fn daemon(&self) -> Process {
+    fn daemon(&self, args: &[&str]) -> Process {
         let mut command = self.command(&["daemon"]);
+        command.args(args);
         let mut daemon = Process::start(&mut command, &self.scratch.join("log")).unwrap();
         let answers = || self.command(&["ps"]).output().unwrap().status.success();
         daemon.wait_until(PATIENCE, answers).unwrap();
@@ -83,7 +85,7 @@ fn every_part_of_a_set_up_is_looked_at() {
         words.contains("is registered and does not answer"),
         "{words}"
     );
-    let daemon = patient.daemon();
+    let daemon = patient.daemon(&[]);
     let ready = patient.ask(containerd.socket(), &["--ready"]);
     assert_eq!(ready.status.code(), Some(1), "the snapshotter is missing");
     let snapshotter = Snapshotter::start(&socket);
@@ -130,4 +132,41 @@ fn a_containerd_without_the_plugin_is_told_what_it_lacks() {
         (state.as_str(), words.as_str()),
         ("wrong", "it has no snapshotter draught")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_are_answered_beside_the_metrics() {
+    let patient = Patient {
+        scratch: Scratch::new(),
+    };
+    let address = draught_testkit::net::free_addr();
+    let daemon = patient.daemon(&["--metrics", &address.to_string()]);
+    for (page, expect) in [
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/metrics", 200),
+        ("/", 404),
+    ] {
+        let answer = loop {
+            // It answers commands a moment before it does pages.
+            match Request::new("GET", page).send(address).await {
+                Ok(answer) => break answer,
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            }
+        };
+        assert_eq!(answer.status(), expect, "{page}");
+        if page == "/readyz" {
+            assert_eq!(answer.body, b"ok\n");
+        }
+    }
+    // A store that is gone is not ready to be used.
+    fs_err::remove_dir_all(patient.scratch.join("root/store")).unwrap();
+    let answer = Request::new("GET", "/readyz").send(address).await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let words = String::from_utf8(answer.body).unwrap();
+    assert!(words.contains("the store can't be used"), "{words}");
+    let answer = Request::new("GET", "/healthz").send(address).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    patient.command(&["daemon", "--stop"]).output().unwrap();
+    drop(daemon);
 }

@@ -182,6 +182,17 @@ fn newer_versions_get_their_own_sections() {
     let cri = &ours["plugins"]["io.containerd.cri.v1.images"];
     assert_eq!(cri["snapshotter"].as_str(), Some("draught"));
     assert_eq!(cri["disable_snapshot_annotations"].as_bool(), Some(false));
+    // Under a name that other clients know.
+    node.install("2.1", &["--name", "draught-stargz"]);
+    let ours: toml::Table = read(&node.drop_in()).parse().unwrap();
+    let proxies = ours["proxy_plugins"].as_table().unwrap();
+    assert_eq!(proxies.keys().collect::<Vec<_>>(), ["draught-stargz"]);
+    let cri = &ours["plugins"]["io.containerd.cri.v1.images"];
+    assert_eq!(cri["snapshotter"].as_str(), Some("draught-stargz"));
+    assert_eq!(
+        node.try_install("2.1", &["--name", "a\"b"]).status.code(),
+        Some(2)
+    );
     // With an older configuration its sections are written, whatever the version.
     fs_err::write(node.config(), CONFIG).unwrap();
     node.install("2.1", &["--cri", "off"]);

@@ -13,6 +13,8 @@ use crate::settings::Settings;
 
 /// Where the snapshotter listens when it is installed.
 pub(crate) const SNAPSHOTTER: &str = "/run/draught/snapshotter.sock";
+/// How it is called in containerd.
+pub(crate) const NAME: &str = "draught";
 /// Where containerd listens.
 pub(crate) const CONTAINERD: &str = "/run/containerd/containerd.sock";
 /// Where its configuration is.
@@ -31,6 +33,10 @@ pub(crate) struct Args {
     /// Where the snapshotter listens
     #[arg(long, value_name = "SOCKET", default_value = SNAPSHOTTER)]
     snapshotter: PathBuf,
+
+    /// The snapshotter's name in containerd
+    #[arg(long, value_name = "NAME", default_value = NAME)]
+    name: String,
 
     /// containerd's socket
     #[arg(
@@ -51,6 +57,8 @@ pub(crate) struct Args {
 pub(crate) struct Subject {
     /// The state directory.
     pub(crate) root: PathBuf,
+    /// The snapshotter's name in containerd.
+    pub(crate) name: String,
     /// The snapshotter's socket.
     pub(crate) snapshotter: PathBuf,
     /// containerd's socket.
@@ -62,6 +70,7 @@ pub(crate) struct Subject {
 pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
     let subject = Subject {
         root: settings.root.clone(),
+        name: args.name.clone(),
         snapshotter: args.snapshotter.clone(),
         containerd: args.containerd.clone(),
         containerd_config: args.containerd_config.clone(),

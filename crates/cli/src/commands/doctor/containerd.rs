@@ -11,7 +11,7 @@ use super::check::Check;
 use super::command::Subject;
 use super::{config, daemon};
 use crate::asynchronous;
-use crate::commands::install::{Cri, PLUGIN, Version, ask_version};
+use crate::commands::install::{Cri, Version, ask_version};
 
 const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
 /// Types of the plugin that serves Kubernetes, old and new.
@@ -68,7 +68,7 @@ pub(crate) fn checks(subject: &Subject) -> Vec<Check> {
         format!("{}, version {}", socket.display(), answers.version_text),
     )];
     checks.extend(plugin(&answers, subject));
-    checks.push(cri(&answers, &subject.containerd_config));
+    checks.push(cri(&answers, &subject.containerd_config, &subject.name));
     checks.push(remote_client(&answers));
     checks
 }
@@ -76,12 +76,13 @@ pub(crate) fn checks(subject: &Subject) -> Vec<Check> {
 /// Whether it has us, and reaches us.
 fn plugin(answers: &Answers, subject: &Subject) -> Vec<Check> {
     let what = "containerd's plugin";
+    let name = &subject.name;
     let mut plugins = answers.plugins.iter();
-    let found = plugins.find(|plugin| plugin.r#type == SNAPSHOTTERS && plugin.id == PLUGIN);
+    let found = plugins.find(|plugin| plugin.r#type == SNAPSHOTTERS && plugin.id == *name);
     let Some(plugin) = found else {
         return vec![Check::wrong(
             what,
-            format!("it has no snapshotter {PLUGIN}"),
+            format!("it has no snapshotter {name}"),
             INSTALL,
         )];
     };
@@ -98,10 +99,10 @@ fn plugin(answers: &Answers, subject: &Subject) -> Vec<Check> {
     let at = socket.display();
     let asked = asynchronous::block_on(async { Ok(daemon::ask(socket).await) });
     let mut checks = vec![match asked.unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(()) => Check::right(what, format!("{PLUGIN} is registered and answers at {at}")),
+        Ok(()) => Check::right(what, format!("{name} is registered and answers at {at}")),
         Err(error) => Check::wrong(
             what,
-            format!("{PLUGIN} is registered and does not answer at {at}: {error}"),
+            format!("{name} is registered and does not answer at {at}: {error}"),
             "the daemon does not run with --snapshotter, or containerd's configuration names another socket",
         ),
     }];
@@ -119,7 +120,7 @@ fn plugin(answers: &Answers, subject: &Subject) -> Vec<Check> {
 }
 
 /// Whether Kubernetes' containers come from us.
-fn cri(answers: &Answers, path: &Path) -> Check {
+fn cri(answers: &Answers, path: &Path, name: &str) -> Check {
     let what = "Kubernetes (CRI)";
     let is_there = answers.plugins.iter().any(|plugin| {
         let named = CRI.contains(&(plugin.r#type.as_str(), plugin.id.as_str()));
@@ -149,11 +150,11 @@ fn cri(answers: &Answers, path: &Path) -> Check {
             settings = Some((cri, table));
         }
     }
-    let problem = settings.and_then(|(cri, table)| cri.problem(&table));
+    let problem = settings.and_then(|(cri, table)| cri.problem(&table, name));
     match problem {
         None => Check::right(
             what,
-            format!("{} uses {PLUGIN}, with annotations", path.display()),
+            format!("{} uses {name}, with annotations", path.display()),
         ),
         Some(problem) => Check::wrong(
             what,

@@ -12,7 +12,6 @@ use draught_node::{Client, DaemonStatus, Layout};
 
 use super::check::Check;
 use crate::asynchronous;
-use crate::commands::install::PLUGIN;
 
 /// How long an answer may take before nobody is there.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,8 +102,8 @@ pub(crate) async fn ask(socket: &Path) -> Result<(), String> {
         let channel = connect(socket).await;
         let channel = channel.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
         let message = StatSnapshotRequest {
-            snapshotter: PLUGIN.to_owned(),
             key: NO_SNAPSHOT.to_owned(),
+            ..StatSnapshotRequest::default()
         };
         let request = in_namespace(NAMESPACE, message);
         match SnapshotsClient::new(channel).stat(request).await {

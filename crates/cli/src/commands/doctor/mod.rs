@@ -10,6 +10,6 @@ mod service;
 
 pub(crate) use check::Check;
 pub(crate) use command::{
-    Args, CONTAINERD, CONTAINERD_CONFIG, SNAPSHOTTER, Subject, connections, run,
+    Args, CONTAINERD, CONTAINERD_CONFIG, NAME, SNAPSHOTTER, Subject, connections, run,
 };
 pub(crate) use config::{expand, imports, matches};

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use toml::{Table, Value};
 
-use super::changes::{Change, read};
+use super::changes::{Action, Change, read};
 use super::snippet::{self, Cri};
 use super::version::{self, Version};
 use super::{edit, unit};
@@ -42,9 +42,14 @@ pub(crate) struct Args {
     #[arg(long)]
     uninstall: bool,
 
-    /// Start it, and restart containerd, by systemd
+    /// Have systemd start it, or upgrade what runs to this program, and restart containerd if its configuration
+    /// changed
     #[arg(long)]
     now: bool,
+
+    /// The snapshotter's name in containerd. nerdctl asks lazily only if the name has "stargz" or "nydus" in it
+    #[arg(long, value_name = "NAME", default_value = doctor::NAME, value_parser = plugin_name)]
+    name: String,
 
     /// Where the snapshotter listens
     #[arg(long, value_name = "SOCKET", default_value = doctor::SNAPSHOTTER)]
@@ -88,6 +93,15 @@ pub(crate) struct Args {
     prefix: PathBuf,
 }
 
+/// Accepts what TOML takes as a name without quotes, and containerd as an identifier.
+fn plugin_name(text: &str) -> Result<String, &'static str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if text.is_empty() || !text.chars().all(is_plain) {
+        return Err("write letters, digits and hyphens");
+    }
+    Ok(text.to_owned())
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Switch {
     On,
@@ -110,8 +124,8 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
     } else {
         args.wanted(settings)?
     };
-    files.retain(|change| !args.uninstall || change.action != super::changes::Action::Keep);
-    let next = args.next();
+    files.retain(|change| !args.uninstall || change.action != Action::Keep);
+    let next = args.next(&files);
     let mut report = Report {
         files,
         next,
@@ -130,6 +144,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
         if is_this_system && !args.uninstall {
             report.checks = doctor::connections(&doctor::Subject {
                 root: settings.root.clone(),
+                name: args.name.clone(),
                 snapshotter: args.snapshotter.clone(),
                 containerd: args.containerd.clone(),
                 containerd_config: args.containerd_config.clone(),
@@ -218,19 +233,19 @@ impl Args {
         }
         let mut ours = format!(
             "# Written by draught install; what is changed here is lost at the next one.\nversion = {config_version}\n\n{}",
-            snippet::proxy(version, &self.snapshotter, root)
+            snippet::proxy(&self.name, version, &self.snapshotter, root)
         );
         let mut files = Vec::new();
         let cri = Cri::in_config(config_version);
         if self.cri == Switch::On && !Cri::is_disabled(&table) {
             if cri.section(&table).is_some() {
                 // A section in another file takes the place of the whole section, not of two settings.
-                edited = edit::set(&edited, &cri.head(), &Cri::lines());
-                checked(cri, &edited, &path)?;
+                edited = edit::set(&edited, &cri.head(), &Cri::lines(&self.name));
+                checked(cri, &self.name, &edited, &path)?;
             } else if let Some(other) = self.imported_with(cri, &table)? {
                 files.push(other);
             } else {
-                ours.push_str(&format!("\n{}", snippet::cri(config_version)));
+                ours.push_str(&format!("\n{}", snippet::cri(&self.name, config_version)));
             }
         }
         let imports = parsed(&edited, &path)?;
@@ -251,8 +266,8 @@ impl Args {
         for path in self.imported(table) {
             let theirs = edit::without_ours(&read(&path)?.unwrap_or_default());
             if cri.section(&parsed(&theirs, &path)?).is_some() {
-                let edited = edit::set(&theirs, &cri.head(), &Cri::lines());
-                checked(cri, &edited, &path)?;
+                let edited = edit::set(&theirs, &cri.head(), &Cri::lines(&self.name));
+                checked(cri, &self.name, &edited, &path)?;
                 return Ok(Some(Change::to(path, Some(edited))?.theirs()));
             }
         }
@@ -288,21 +303,34 @@ impl Args {
         Ok(files)
     }
 
-    fn next(&self) -> Vec<String> {
-        let mut next = Vec::new();
-        let has_systemd = self.systemd == Switch::On && Path::new(SYSTEMD_RUNS).exists();
-        if has_systemd && self.uninstall {
-            next.extend([
-                format!("systemctl disable --now {UNIT_NAME}"),
-                "systemctl daemon-reload".to_owned(),
-            ]);
-        } else if has_systemd {
-            next.extend([
-                "systemctl daemon-reload".to_owned(),
-                format!("systemctl enable --now {UNIT_NAME}"),
-            ]);
+    /// What remains to be done by systemd.
+    fn next(&self, files: &[Change]) -> Vec<String> {
+        if !Path::new(SYSTEMD_RUNS).exists() {
+            return Vec::new();
         }
-        if has_systemd {
+        let unit = self.at(&Path::new("/").join(UNIT));
+        let changed = |is_unit: bool| {
+            let mut files = files.iter().filter(|file| (file.path == unit) == is_unit);
+            files.any(|file| file.action != Action::Keep)
+        };
+        let mut next = Vec::new();
+        if self.systemd == Switch::On && self.uninstall {
+            next.push(format!("systemctl disable --now {UNIT_NAME}"));
+        }
+        if self.systemd == Switch::On && changed(true) {
+            next.push("systemctl daemon-reload".to_owned());
+        }
+        if self.systemd == Switch::On && !self.uninstall {
+            next.push(format!("systemctl enable {UNIT_NAME}"));
+            // Either is an upgrade of what runs that no reader notices; a unit's new options need a new start.
+            let verb = if changed(true) {
+                "restart"
+            } else {
+                "reload-or-restart"
+            };
+            next.push(format!("systemctl {verb} {UNIT_NAME}"));
+        }
+        if changed(false) {
             next.push("systemctl restart containerd.service".to_owned());
         }
         next
@@ -315,12 +343,12 @@ fn parsed(text: &str, path: &Path) -> Result<Table> {
 }
 
 /// Whether the edited text says what it is to say.
-fn checked(cri: Cri, edited: &str, path: &Path) -> Result<()> {
+fn checked(cri: Cri, name: &str, edited: &str, path: &Path) -> Result<()> {
     let table: Option<Table> = edited.parse().ok();
-    if table.is_some_and(|table| cri.problem(&table).is_none()) {
+    if table.is_some_and(|table| cri.problem(&table, name).is_none()) {
         return Ok(());
     }
-    let lines = Cri::lines().map(|(_, line)| line).join(" and ");
+    let lines = Cri::lines(name).map(|(_, line)| line).join(" and ");
     bail!(
         "edit {}: it is written in a way that is not understood here; put {lines} into {} by hand, and run this \
          again with --cri off",

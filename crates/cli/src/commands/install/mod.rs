@@ -8,5 +8,5 @@ mod unit;
 mod version;
 
 pub(crate) use command::{Args, run};
-pub(crate) use snippet::{Cri, PLUGIN};
+pub(crate) use snippet::Cri;
 pub(crate) use version::{Version, ask as ask_version};

@@ -9,8 +9,6 @@ use toml::{Table, Value};
 
 use super::version::Version;
 
-/// The snapshotter's name in containerd.
-pub(crate) const PLUGIN: &str = "draught";
 /// The first version whose clients pull through the transfer service and ask by what a plugin exports.
 const WITH_EXPORTS: Version = Version { major: 2, minor: 1 };
 
@@ -80,9 +78,9 @@ impl Cri {
     }
 
     /// What its settings have to be, as lines.
-    pub(crate) fn lines() -> [(&'static str, String); 2] {
+    pub(crate) fn lines(name: &str) -> [(&'static str, String); 2] {
         [
-            ("snapshotter", format!("snapshotter = \"{PLUGIN}\"")),
+            ("snapshotter", format!("snapshotter = \"{name}\"")),
             (
                 "disable_snapshot_annotations",
                 "disable_snapshot_annotations = false".to_owned(),
@@ -91,10 +89,10 @@ impl Cri {
     }
 
     /// What is wrong with a configuration's settings, if anything is.
-    pub(crate) fn problem(self, config: &Table) -> Option<String> {
+    pub(crate) fn problem(self, config: &Table, name: &str) -> Option<String> {
         let settings = self.settings(config);
         let snapshotter = settings.and_then(|it| it.get("snapshotter")?.as_str());
-        if snapshotter != Some(PLUGIN) {
+        if snapshotter != Some(name) {
             let is = snapshotter.unwrap_or("not set, which is overlayfs");
             return Some(format!("snapshotter is {is}"));
         }
@@ -106,14 +104,14 @@ impl Cri {
 }
 
 /// The part that registers the plugin.
-pub(crate) fn proxy(version: Version, socket: &Path, root: &Path) -> String {
+pub(crate) fn proxy(name: &str, version: Version, socket: &Path, root: &Path) -> String {
     let mut text = format!(
-        "[proxy_plugins.{PLUGIN}]\n  type = \"snapshot\"\n  address = {}\n",
+        "[proxy_plugins.{name}]\n  type = \"snapshot\"\n  address = {}\n",
         quoted(socket)
     );
     if version >= WITH_EXPORTS {
         text.push_str(&format!(
-            "  [proxy_plugins.{PLUGIN}.exports]\n    root = {}\n    enable_remote_snapshot_annotations = \"true\"\n",
+            "  [proxy_plugins.{name}.exports]\n    root = {}\n    enable_remote_snapshot_annotations = \"true\"\n",
             quoted(root)
         ));
     }
@@ -121,8 +119,10 @@ pub(crate) fn proxy(version: Version, socket: &Path, root: &Path) -> String {
 }
 
 /// The part that makes CRI use it.
-pub(crate) fn cri(config_version: i64) -> String {
-    let lines = Cri::lines().map(|(_, line)| format!("  {line}\n")).concat();
+pub(crate) fn cri(name: &str, config_version: i64) -> String {
+    let lines = Cri::lines(name)
+        .map(|(_, line)| format!("  {line}\n"))
+        .concat();
     format!("{}\n{lines}", Cri::in_config(config_version).head())
 }
 
