@@ -2,12 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use draught_store::Store;
 use parking_lot::Mutex;
+use tokio::runtime::Runtime;
 
 use crate::catalog::Catalog;
 use crate::control::{DaemonStatus, OverLimit, Reply, Request};
@@ -133,19 +135,12 @@ pub fn run(
         (held.collect::<Vec<_>>(), start)
     });
     let relisted = service::take_listener(&layout.socket(), &mut inheritance.devices);
-    let stale = inheritance.stale;
+    let (stale, fresh) = (inheritance.stale, inheritance.fresh);
     let mut devices = inheritance.devices;
     // Before what nobody claims is let go of.
     let kept = keychain::keys().map(|key| devices.remove(&key));
     let keychain = keychain::restore(kept.into_iter().flatten());
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(RUNTIME_THREADS)
-        .max_blocking_threads(processors + FILL_THREADS_EXTRA)
-        .thread_name(THREAD_NAME)
-        .enable_all()
-        .build()
-        .map_err(failed("start the runtime"))?;
+    let runtime = new_runtime().map_err(failed("start the runtime"))?;
     let boot = boot_id().map_err(failed("read the boot's identity"))?;
     let store = Store::open(&layout.store(), &boot).map_err(WorkerError::Store)?;
     let state = State::load(layout, &boot).map_err(failed("read the list of mounts"))?;
@@ -170,7 +165,7 @@ pub fn run(
         service: OnceLock::new(),
     });
     if let Some(state) = state {
-        if inheritance.fresh {
+        if fresh {
             worker
                 .mounts
                 .refuse_orphans(&worker, state, inheritance.lingers);
@@ -191,14 +186,14 @@ pub fn run(
             drop(tokio::spawn(server::serve(Arc::clone(&worker), listener)));
         }
         if let Some((sockets, start)) = service {
-            let listening = sockets
-                .into_iter()
-                .map(|(socket, held)| service::listener(&socket, held, &worker.link));
-            let listening = listening.collect::<io::Result<Vec<_>>>();
-            let listening = listening.map_err(failed("listen on a service's socket"))?;
-            let started = start(Node::new(Arc::clone(&worker)), listening).await;
-            let started = started.map_err(failed("start the service"))?;
-            let _only_one = worker.service.set(started);
+            match start_service(&worker, sockets, start).await {
+                Err(error) if !fresh => {
+                    // Whoever reads is served in any case.
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "going on without the service");
+                }
+                started => started?,
+            }
         }
         let keychain = Arc::clone(worker.sources.keychain());
         drop(tokio::spawn(keychain::keep(
@@ -208,17 +203,48 @@ pub fn run(
         if let Some(address) = settings.metrics {
             drop(tokio::spawn(metrics::serve(Arc::clone(&worker), address)));
         }
-        let mut terminate =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-                .map_err(failed("wait for signals"))?;
-        // Who wants us to stop tells the keeper, which asks us in order.
-        drop(tokio::spawn(async move {
-            while terminate.recv().await.is_some() {}
-        }));
+        ignore_termination().map_err(failed("wait for signals"))?;
         server::serve(Arc::clone(&worker), inheritance.control)
             .await
             .map_err(failed("serve the control socket"))
     })
+}
+
+/// Who wants us to stop tells the keeper, which asks us in order.
+fn ignore_termination() -> io::Result<()> {
+    let kind = tokio::signal::unix::SignalKind::terminate();
+    let mut terminate = tokio::signal::unix::signal(kind)?;
+    drop(tokio::spawn(async move {
+        while terminate.recv().await.is_some() {}
+    }));
+    Ok(())
+}
+
+fn new_runtime() -> io::Result<Runtime> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .max_blocking_threads(processors + FILL_THREADS_EXTRA)
+        .thread_name(THREAD_NAME)
+        .enable_all()
+        .build()
+}
+
+/// Starts a service on its sockets, each with what the keeper holds of it.
+async fn start_service(
+    worker: &Arc<Worker>,
+    sockets: Vec<(PathBuf, Option<OwnedFd>)>,
+    start: Start,
+) -> Result<(), WorkerError> {
+    let listening = sockets
+        .into_iter()
+        .map(|(socket, held)| service::listener(&socket, held, &worker.link));
+    let listening = listening.collect::<io::Result<Vec<_>>>();
+    let listening = listening.map_err(failed("listen on a service's socket"))?;
+    let started = start(Node::new(Arc::clone(worker)), listening).await;
+    let started = started.map_err(failed("start the service"))?;
+    let _only_one = worker.service.set(started);
+    Ok(())
 }
 
 fn start_threads(worker: &Arc<Worker>) -> Result<(), WorkerError> {

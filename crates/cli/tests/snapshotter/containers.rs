@@ -115,7 +115,6 @@ fn containers_write_run_as_others_and_are_execed_into() {
 #[test]
 fn running_containers_are_execed_into_and_their_snapshots_seen() {
     let Some(stage) = Stage::new() else { return };
-    let long = stage.id("long");
     let [base, middle, top] = layers(&stage);
     let all = [
         (Form::Lazy, &*base),
@@ -124,25 +123,8 @@ fn running_containers_are_execed_into_and_their_snapshots_seen() {
     ];
     let lazy = stage.push("lazy:5", &all);
     stage.pull(&lazy);
-    stage.ctr(&[
-        "run",
-        "--detach",
-        "--snapshotter",
-        "draught",
-        &lazy,
-        &long,
-        "/bin/sleep",
-        "1000",
-    ]);
-    let seen = stage.ctr(&[
-        "tasks",
-        "exec",
-        "--exec-id",
-        "e1",
-        &long,
-        "/bin/cat",
-        "/data/which",
-    ]);
+    let long = stage.run_long(&lazy);
+    let seen = stage.exec(&long, "e1", &["/bin/cat", "/data/which"]);
     assert_eq!(seen, "top\n");
     let script = "id -u; cat /data/which; touch /data/x 2> /dev/null; touch /tmp/x && echo wrote";
     let exec = [
@@ -159,16 +141,7 @@ fn running_containers_are_execed_into_and_their_snapshots_seen() {
     ];
     assert_eq!(stage.ctr(&exec), "1000\ntop\nwrote\n");
     // While it runs, its snapshots are seen, differ by what was written, and can't be removed.
-    stage.ctr(&[
-        "tasks",
-        "exec",
-        "--exec-id",
-        "e2",
-        &long,
-        "/bin/sh",
-        "-c",
-        "echo w > /data/written",
-    ]);
+    stage.exec(&long, "e2", &["/bin/sh", "-c", "echo w > /data/written"]);
     let listed = stage.ctr(&["snapshots", "--snapshotter", "draught", "list"]);
     assert_eq!(
         listed
@@ -198,9 +171,7 @@ fn running_containers_are_execed_into_and_their_snapshots_seen() {
     let mut tar = std::process::Command::new("tar");
     let names = draught_testkit::process::run(tar.arg("-tzf").arg(&diff));
     assert!(names.lines().any(|name| name == "data/written"), "{names}");
-    stage.ctr(&["tasks", "kill", "--signal", "KILL", &long]);
-    stage.ctr(&["tasks", "delete", "--force", &long]);
-    stage.ctr(&["containers", "delete", &long]);
+    stage.end_long(&long);
 }
 
 #[test]

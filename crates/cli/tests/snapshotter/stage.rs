@@ -150,9 +150,9 @@ impl Stage {
     pub(crate) fn logged(&self, words: &str) -> Vec<Value> {
         let log = self.log();
         let lines = log.lines().map(|line| {
-            let line: Value =
-                serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            line["fields"].clone()
+            let parsed: Result<Value, _> = serde_json::from_str(line);
+            assert!(parsed.is_ok(), "no JSON: {line}");
+            parsed.unwrap()["fields"].clone()
         });
         let matching = lines.filter(|fields| fields["message"].as_str() == Some(words));
         matching.collect()
@@ -236,6 +236,30 @@ impl Stage {
     #[track_caller]
     pub(crate) fn ctr(&self, args: &[&str]) -> String {
         succeed(&self.containerd.ctr().args(args).output().unwrap())
+    }
+
+    /// Starts a container that stays, and gives its name.
+    #[track_caller]
+    pub(crate) fn run_long(&self, reference: &str) -> String {
+        let id = self.id("long");
+        let draught = ["run", "--detach", "--snapshotter", "draught"];
+        self.ctr(&[&draught[..], &[reference, &id, "/bin/sleep", "1000"]].concat());
+        id
+    }
+
+    /// Runs a command in a container that stays.
+    #[track_caller]
+    pub(crate) fn exec(&self, id: &str, name: &str, command: &[&str]) -> String {
+        let exec = ["tasks", "exec", "--exec-id", name, id];
+        self.ctr(&[&exec[..], command].concat())
+    }
+
+    /// Ends a container that stays.
+    #[track_caller]
+    pub(crate) fn end_long(&self, id: &str) {
+        self.ctr(&["tasks", "kill", "--signal", "KILL", id]);
+        self.ctr(&["tasks", "delete", "--force", id]);
+        self.ctr(&["containers", "delete", id]);
     }
 
     /// The layers of an image, as the daemon says what became of them: whether each is lazy, and why not.

@@ -28,21 +28,11 @@ fn wait_for_answer(stage: &Stage) {
 #[test]
 fn containers_go_on_when_the_daemon_is_killed_and_upgraded() {
     let Some(stage) = Stage::new() else { return };
-    let long = stage.id("long");
     let lazy = image(&stage, "survives:1");
     stage.pull(&lazy);
     let expected = fs_err::read(stage.scratch.join("base.d/data/unread")).unwrap();
     let expected = draught_digest::Digest::sha256(&expected).hex();
-    stage.ctr(&[
-        "run",
-        "--detach",
-        "--snapshotter",
-        "draught",
-        &lazy,
-        &long,
-        "/bin/sleep",
-        "1000",
-    ]);
+    let long = stage.run_long(&lazy);
     for (round, process) in ["worker_pid", "keeper_pid", "worker_pid"]
         .into_iter()
         .enumerate()
@@ -50,15 +40,7 @@ fn containers_go_on_when_the_daemon_is_killed_and_upgraded() {
         kill(&stage, process);
         // The container reads what nobody read yet, others start, while the daemon comes back.
         let exec = format!("e{round}");
-        let seen = stage.ctr(&[
-            "tasks",
-            "exec",
-            "--exec-id",
-            &exec,
-            &long,
-            "/bin/sha256sum",
-            "/data/unread",
-        ]);
+        let seen = stage.exec(&long, &exec, &["/bin/sha256sum", "/data/unread"]);
         assert!(seen.starts_with(&expected), "{seen}");
         assert_eq!(
             stage.run(&lazy, &format!("new-{round}"), "cat /data/which"),
@@ -72,9 +54,7 @@ fn containers_go_on_when_the_daemon_is_killed_and_upgraded() {
     stage.registry.proxy().go_down();
     assert_eq!(stage.run(&lazy, "alone", "cat /data/which"), "middle\n");
     stage.registry.proxy().come_up();
-    stage.ctr(&["tasks", "kill", "--signal", "KILL", &long]);
-    stage.ctr(&["tasks", "delete", "--force", &long]);
-    stage.ctr(&["containers", "delete", &long]);
+    stage.end_long(&long);
 }
 
 /// Waits until something holds.
@@ -90,34 +70,15 @@ fn eventually(stage: &Stage, what: impl Fn() -> bool) {
 #[test]
 fn a_state_directory_that_is_removed_under_the_daemon_stops_nobody() {
     let Some(stage) = Stage::new() else { return };
-    let long = stage.id("long");
     let lazy = image(&stage, "lost:1");
     stage.pull(&lazy);
     let expected = fs_err::read(stage.scratch.join("base.d/data/unread")).unwrap();
     let expected = draught_digest::Digest::sha256(&expected).hex();
-    let run = [
-        "run",
-        "--detach",
-        "--snapshotter",
-        "draught",
-        &lazy,
-        &long,
-        "/bin/sleep",
-        "1000",
-    ];
-    stage.ctr(&run);
+    let long = stage.run_long(&lazy);
     // Under another name, for what is mounted there can't be removed; to the daemon it is the same.
     fs_err::rename(stage.root(), stage.scratch.join("root.gone")).unwrap();
     assert_eq!(stage.run(&lazy, "new", "cat /data/which"), "middle\n");
-    let seen = stage.ctr(&[
-        "tasks",
-        "exec",
-        "--exec-id",
-        "e",
-        &long,
-        "/bin/sha256sum",
-        "/data/unread",
-    ]);
+    let seen = stage.exec(&long, "e", &["/bin/sha256sum", "/data/unread"]);
     assert!(seen.starts_with(&expected), "{seen}");
     eventually(&stage, || {
         stage.command(&["ps"]).output().unwrap().status.success()
@@ -135,9 +96,7 @@ fn a_state_directory_that_is_removed_under_the_daemon_stops_nobody() {
         2,
         "{listed}"
     );
-    stage.ctr(&["tasks", "kill", "--signal", "KILL", &long]);
-    stage.ctr(&["tasks", "delete", "--force", &long]);
-    stage.ctr(&["containers", "delete", &long]);
+    stage.end_long(&long);
 }
 
 #[test]
@@ -174,39 +133,18 @@ fn containers_go_on_when_containerd_is_killed() {
     let Some(mut stage) = Stage::new() else {
         return;
     };
-    let long = stage.id("long");
     let lazy = image(&stage, "restarts:1");
     stage.pull(&lazy);
     let expected = fs_err::read(stage.scratch.join("base.d/data/unread")).unwrap();
     let expected = draught_digest::Digest::sha256(&expected).hex();
-    let run = [
-        "run",
-        "--detach",
-        "--snapshotter",
-        "draught",
-        &lazy,
-        &long,
-        "/bin/sleep",
-        "1000",
-    ];
-    stage.ctr(&run);
+    let long = stage.run_long(&lazy);
     stage.containerd.kill();
     kill(&stage, "worker_pid");
     stage.containerd.start_again();
-    let seen = stage.ctr(&[
-        "tasks",
-        "exec",
-        "--exec-id",
-        "e",
-        &long,
-        "/bin/sha256sum",
-        "/data/unread",
-    ]);
+    let seen = stage.exec(&long, "e", &["/bin/sha256sum", "/data/unread"]);
     assert!(seen.starts_with(&expected), "{seen}");
     assert_eq!(stage.run(&lazy, "new", "cat /data/which"), "middle\n");
-    stage.ctr(&["tasks", "kill", "--signal", "KILL", &long]);
-    stage.ctr(&["tasks", "delete", "--force", &long]);
-    stage.ctr(&["containers", "delete", &long]);
+    stage.end_long(&long);
     stage.ctr(&["images", "remove", "--sync", &lazy]);
     eventually(&stage, || {
         stage.status()["mounts"].as_array().unwrap().is_empty()
