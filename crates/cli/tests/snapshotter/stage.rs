@@ -22,11 +22,33 @@ pub(crate) enum Form {
     Lazy,
 }
 
+/// A daemon, stopped in order when it is dropped, whoever of its processes is left by then.
+struct Daemon {
+    process: Process,
+    root: PathBuf,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let mut stop = Command::new(env!("CARGO_BIN_EXE_draught"));
+        stop.arg("--root")
+            .arg(&self.root)
+            .args(["daemon", "--stop"]);
+        let stopped = stop.output().unwrap();
+        if !stopped.status.success() {
+            need::say(&String::from_utf8_lossy(&stopped.stderr));
+        }
+        if std::thread::panicking() {
+            need::say(&self.process.log());
+        }
+    }
+}
+
 /// A registry, a daemon and a containerd.
 pub(crate) struct Stage {
     // In the order in which they are to end: containers, what they stand on, where that comes from.
     pub(crate) containerd: Containerd,
-    daemon: Option<Process>,
+    daemon: Option<Daemon>,
     pub(crate) registry: TestRegistry,
     pub(crate) scratch: Scratch,
 }
@@ -131,18 +153,24 @@ impl Stage {
         let mut daemon = Process::start(&mut command, &log).unwrap();
         let answers = || self.command(&["ps"]).output().unwrap().status.success();
         daemon.wait_until(PATIENCE, answers).unwrap();
-        self.daemon = Some(daemon);
+        let root = self.root();
+        self.daemon = Some(Daemon {
+            process: daemon,
+            root,
+        });
     }
 
     /// Stops the daemon: nothing may run.
     #[track_caller]
     pub(crate) fn stop(&mut self) {
-        self.draught(&["daemon", "--stop"]);
         self.daemon = None;
     }
 
     pub(crate) fn log(&self) -> String {
-        self.daemon.as_ref().map(Process::log).unwrap_or_default()
+        let daemon = self.daemon.as_ref();
+        daemon
+            .map(|daemon| daemon.process.log())
+            .unwrap_or_default()
     }
 
     /// What the log says of layers with these words: each line's fields.
