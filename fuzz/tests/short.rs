@@ -74,4 +74,4 @@ macro_rules! targets {
     };
 }
 
-targets! { tar layer extent document location profile erofs bootstrap estargz blob record cache hosts }
+targets! { tar layer extent document location profile erofs bootstrap estargz blob record cache hosts filters }
