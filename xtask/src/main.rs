@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let result = match args.chore {
         Chore::Test(args) => test::run_all(&args),
-        Chore::Bench(args) => bench::run(&args),
+        Chore::Bench(args) => bench::run_benchmark(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use super::{first_light, pack, store};
+use super::{first_light, pack, run, store};
 
 /// Runs a benchmark
 #[derive(Debug, Parser)]
@@ -20,17 +20,20 @@ enum What {
     Store(store::Args),
     /// The converter beside its peers: measured against what it may cost
     Pack(pack::Args),
+    /// Containers on lazily pulled images, beside containerd's own overlays
+    Run(run::Args),
     /// Packs an archive that is generated meanwhile: what `pack` runs, to measure a process of its own
     #[command(hide = true)]
     PackGenerated(pack::Generated),
 }
 
 /// Runs the benchmark that was asked for.
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run_benchmark(args: &Args) -> Result<()> {
     match &args.what {
         What::FirstLight(args) => first_light::run(args),
         What::Store(args) => store::run(args),
         What::Pack(args) => pack::run(args),
+        What::Run(args) => run::run(args),
         What::PackGenerated(args) => args.run(),
     }
 }

@@ -15,8 +15,9 @@ mod read;
 mod reader;
 mod release;
 mod results;
+mod run;
 mod store;
 mod suite;
 mod table;
 
-pub(crate) use command::{Args, run};
+pub(crate) use command::{Args, run_benchmark};

@@ -26,6 +26,8 @@ pub(crate) struct Node<'a> {
     draught: &'a Draught,
     root: PathBuf,
     env: Vec<(&'static str, &'static str)>,
+    /// Where containerd may ask it for snapshots.
+    snapshotter: Option<PathBuf>,
     dirs: Vec<PathBuf>,
     pids: Vec<u32>,
     /// Dropped last: what does not stop when it is asked to is killed.
@@ -40,6 +42,7 @@ impl<'a> Node<'a> {
             draught,
             root: root.to_owned(),
             env: Vec::new(),
+            snapshotter: None,
             dirs: Vec::new(),
             pids: Vec::new(),
             daemon: None,
@@ -49,6 +52,11 @@ impl<'a> Node<'a> {
     /// Sets an environment variable for the daemon.
     pub(crate) fn env(&mut self, name: &'static str, value: &'static str) {
         self.env.push((name, value));
+    }
+
+    /// Lets the daemon be containerd's snapshotter too, on this socket.
+    pub(crate) fn snapshotter(&mut self, socket: &Path) {
+        self.snapshotter = Some(socket.to_owned());
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -65,6 +73,9 @@ impl<'a> Node<'a> {
     /// Starts the daemon, which [`mount`](Self::mount) does too if none runs, and waits until it answers.
     pub(crate) fn start(&mut self) -> Result<()> {
         let mut command = self.command(&["daemon"]);
+        if let Some(socket) = &self.snapshotter {
+            command.arg("--snapshotter").arg(socket);
+        }
         // Not in our process group: an interrupt is for us, and we stop it then.
         command.process_group(0);
         let log = self.root.with_extension("log");

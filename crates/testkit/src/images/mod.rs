@@ -15,6 +15,6 @@ pub use layout::{
     Layer, Packing, StoredLayer, layer_files, write_layout, write_layout_running,
     write_stored_layout,
 };
-pub use real::{base_tar, minbase, python};
+pub use real::{base_tar, built, minbase, python};
 pub use tools::{TOOLS, tools};
 pub use torture::{torture, torture_layers};

@@ -74,15 +74,22 @@ pub fn minbase() -> Option<PathBuf> {
 /// whiteouts, capabilities, replaced directories and hard links; some 250 MB. Skips if it can't be made.
 #[must_use]
 pub fn python() -> Option<PathBuf> {
+    built("python", DOCKERFILE)
+}
+
+/// An OCI layout (tag `latest`) that `buildah` made of a Dockerfile that begins as ours do: `FROM scratch`
+/// and `ADD base.tar /`. It is kept under `name`. Skips if it can't be made.
+#[must_use]
+pub fn built(name: &str, dockerfile: &str) -> Option<PathBuf> {
     let base = base_tar()?;
     let buildah = need::tool("buildah")?;
-    let recipe = format!("{}\n{DOCKERFILE}", identity(&base));
-    or_skip(cached("python", recipe.as_bytes(), |dir| {
+    let recipe = format!("{}\n{dockerfile}", identity(&base));
+    or_skip(cached(name, recipe.as_bytes(), |dir| {
         let scratch = crate::Scratch::new();
         let context = scratch.dir("context");
         fs_err::hard_link(&base, context.join("base.tar"))
             .or_else(|_| fs_err::copy(&base, context.join("base.tar")).map(drop))?;
-        fs_err::write(context.join("Dockerfile"), DOCKERFILE)?;
+        fs_err::write(context.join("Dockerfile"), dockerfile)?;
         let with_store = || {
             let mut command = Command::new(&buildah);
             command

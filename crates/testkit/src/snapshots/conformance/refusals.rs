@@ -1,7 +1,7 @@
 //! What can't be done, and how that is said.
 
 use anyhow::Result;
-use draught_containerd::snapshots::Info;
+use draught_containerd::snapshots::{Info, Kind};
 use draught_containerd::tonic::Code;
 
 use super::stage::{Stage, none, refused};
@@ -145,7 +145,19 @@ pub(super) fn a_parent_that_comes_late_must_be_committed(stage: &Stage) -> Resul
     refused(
         "a late parent that is written to",
         committed,
-        Code::InvalidArgument,
+        Code::FailedPrecondition,
     )?;
     stage.commit(&name, &key)
+}
+
+pub(super) fn a_parent_is_not_changed_by_the_commit(stage: &Stage) -> Result<()> {
+    let (layer, other) = (stage.empty("layer", "")?, stage.empty("other", "")?);
+    let (key, name) = (stage.name("key"), stage.name("name"));
+    stage.prepare(&key, &layer)?;
+    let committed = stage.client.commit(&name, &key, &none(), &other);
+    refused("another parent", committed, Code::InvalidArgument)?;
+    // To say the same again is to say nothing new.
+    stage.client.commit(&name, &key, &none(), &layer)?;
+    stage.made(&name);
+    stage.is(&name, &layer, Kind::Committed).map(drop)
 }

@@ -101,6 +101,10 @@ const REBASE_CHECKS: &[Check] = &[
         name: "refusals::a_parent_that_comes_late_must_be_committed",
         run: refusals::a_parent_that_comes_late_must_be_committed,
     },
+    Check {
+        name: "refusals::a_parent_is_not_changed_by_the_commit",
+        run: refusals::a_parent_is_not_changed_by_the_commit,
+    },
 ];
 
 /// How a check went.

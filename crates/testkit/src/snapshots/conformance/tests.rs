@@ -38,7 +38,7 @@ fn a_plain_snapshotter_passes() {
     }
     let report = run_model(None, None);
     report.assert_all_passed();
-    assert_eq!(report.outcomes.len(), CHECKS.len() + 2);
+    assert_eq!(report.outcomes.len(), CHECKS.len() + 3);
 }
 
 #[test]

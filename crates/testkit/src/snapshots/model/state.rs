@@ -265,9 +265,12 @@ impl State {
         }
         if !parent.is_empty() && snapshot.info.parent.is_empty() {
             if self.known(parent)?.info.kind() != Kind::Committed {
-                return Err(Status::invalid_argument("the parent is not committed"));
+                return Err(Status::failed_precondition("the parent is not committed"));
             }
             parent.clone_into(&mut snapshot.info.parent);
+        }
+        if !parent.is_empty() && snapshot.info.parent != parent {
+            return Err(Status::invalid_argument("it has another parent"));
         }
         if self.is(Fault::ForgetsParents) {
             snapshot.info.parent.clear();
