@@ -442,10 +442,15 @@ impl Core {
     /// The same, from images that are mounted soon anyhow where those have all that is needed.
     fn widened(&self, mut stack: Stack) -> Stack {
         for index in 0..stack.images.len() {
-            let content = stack.images.get(index).map(|needed| &needed.content);
-            let Some(Content::Parts(parts)) = content else {
+            let Some(needed) = stack.images.get(index) else {
                 continue;
             };
+            let Content::Parts(parts) = &needed.content else {
+                continue;
+            };
+            if self.mounted.is_known(&needed.digest) {
+                continue;
+            }
             if let Some((image, layers)) = self.images.with_more(parts) {
                 stack.take_from(index, &image.reference, layers);
             }
@@ -687,9 +692,11 @@ fn committable<'a>(
         });
     }
     if !parent.is_empty() && !record.parent.is_empty() && record.parent != parent {
-        return Err(Error::State {
-            name: key.to_owned(),
-            problem: "was prepared on another parent than it is to be committed on",
+        let was = &record.parent;
+        return Err(Error::Request {
+            problem: format!(
+                "snapshot {key:?} was prepared on {was:?} and is to be committed on {parent:?}"
+            ),
         });
     }
     if !parent.is_empty() {

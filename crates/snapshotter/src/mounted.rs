@@ -43,6 +43,11 @@ impl Mounted {
         Arc::clone(self.known.lock().entry(*digest).or_default())
     }
 
+    /// Whether an image was mounted by this process.
+    pub(crate) fn is_known(&self, digest: &Digest) -> bool {
+        self.known.lock().contains_key(digest)
+    }
+
     /// The directory on which an image is mounted; mounts it if it is not. Says why, if it can't be.
     pub(crate) async fn get(&self, needed: &Needed, images: &Images) -> Result<PathBuf, String> {
         let dir = self.dir_of(&needed.digest);

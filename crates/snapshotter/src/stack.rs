@@ -44,6 +44,7 @@ impl Stack {
     pub(crate) fn of<'a>(chain: impl Iterator<Item = &'a Record>) -> Self {
         let mut stack = Self::default();
         let mut layers = Layers::default();
+        let mut top = None;
         for record in chain {
             match &record.lazy {
                 None => {
@@ -71,12 +72,12 @@ impl Stack {
                                 .push(Level::Part(usize::MAX, layers.parts.len()));
                         }
                         layers.push(lazy.blob, *bytes, *toc);
-                        layers.top = Some(lazy.clone());
+                        top = Some(lazy);
                     }
                 },
             }
         }
-        let Some(top) = layers.top.take() else {
+        let Some(top) = top.cloned() else {
             return stack;
         };
         let image = stack.images.len();
@@ -90,7 +91,8 @@ impl Stack {
             }
         }
         stack.images.push(Needed {
-            digest: layers.digest(),
+            // Of these layers, and known since the uppermost was committed.
+            digest: top.image,
             bytes: layers.bytes,
             content: Content::Parts(layers.parts),
             top,
@@ -125,7 +127,6 @@ pub(crate) struct Layers {
     is_open: bool,
     /// Whether anything else lies below the next part.
     is_on_others: bool,
-    top: Option<Lazy>,
     /// Stored bytes of all of them.
     pub(crate) bytes: u64,
 }
@@ -252,7 +253,10 @@ mod tests {
 
     #[test]
     fn what_is_put_together_differently_is_something_else() {
-        let of = |chain: &[Record]| Stack::of(chain.iter()).images[0].digest;
+        let of = |chain: &[Record]| match &Stack::of(chain.iter()).images[0].content {
+            Content::Parts(parts) => digest(parts),
+            Content::Whole => panic!("these are layers"),
+        };
         let all = [
             of(&[layer(1), layer(2)]),
             of(&[layer(2), layer(1)]),
