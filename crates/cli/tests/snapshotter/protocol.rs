@@ -1,5 +1,7 @@
 //! What clients say to a snapshotter, answered as they expect it.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use draught_testkit::compare::Applied;
 use draught_testkit::snapshots::replay::{Image, Options, Report, Trace, replay};
 use draught_testkit::snapshots::{Target, conformance};
@@ -15,6 +17,11 @@ fn it_is_a_snapshotter_as_containerd_knows_them() {
         ..conformance::Options::default()
     };
     conformance::run(&target, &options).assert_all_passed();
+    // Nobody else may ask.
+    for socket in [stage.socket(), stage.images_socket()] {
+        let mode = fs_err::metadata(socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+    }
 }
 
 #[test]

@@ -4,12 +4,10 @@
 //! [`serve`] passes every call on as it comes, and hands over what a pull brings to a
 //! [`draught_source::Keychain`], for that image's repository alone.
 
-mod listen;
 mod passing;
 mod proxy;
 mod pull;
 #[cfg(test)]
 mod tests;
 
-pub use listen::listen;
 pub use proxy::serve;
