@@ -699,8 +699,11 @@ fn committable<'a>(
             ),
         });
     }
-    if !parent.is_empty() {
-        committed_chain(records, parent)?;
+    if !parent.is_empty() && records.need(parent)?.kind != Kind::Committed {
+        return Err(Error::State {
+            name: parent.to_owned(),
+            problem: "is not committed: nothing can stand on it",
+        });
     }
     Ok(record)
 }

@@ -108,11 +108,9 @@ fn a_document_that_is_missing_is_brought_too() {
     let digest = Digest::sha256(manifest.as_bytes()).to_string();
     stage.ctr(&["content", "rm", &digest]);
     let report = stage.materialize(&[]);
-    assert_eq!(
-        report["blobs"].as_array().unwrap().len(),
-        1 + LAYERS,
-        "{report}"
-    );
+    let brought = report["blobs"].as_array().unwrap().len();
+    // Without its manifest the configuration is nobody's: containerd may have collected it by now.
+    assert!((1 + LAYERS..=2 + LAYERS).contains(&brought), "{report}");
     stage.collect();
     assert!(layers.iter().all(|layer| stage.has(layer)));
     assert!(
