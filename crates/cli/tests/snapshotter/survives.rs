@@ -97,6 +97,10 @@ fn a_state_directory_that_is_removed_under_the_daemon_stops_nobody() {
         "{listed}"
     );
     stage.end_long(&long);
+    // Where the daemon can't find it any more.
+    for mount in draught_testkit::mounted::below(&stage.scratch.join("root.gone")) {
+        rustix::mount::unmount(&mount.dir, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
 }
 
 #[test]
