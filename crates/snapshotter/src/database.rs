@@ -25,12 +25,16 @@ const CACHE_BYTES: usize = 1 << 20;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Database {
-    redb: Redb,
+    /// None: it failed, and could not be opened again yet.
+    redb: Option<Redb>,
     path: PathBuf,
     next_id: u64,
 }
 
 type Done<T> = std::result::Result<T, redb::Error>;
+
+/// Numbers, snapshots by name, and digests of what is doomed, as they are read.
+type Content = ((u64, u64), Vec<(String, Vec<u8>)>, Vec<String>);
 
 impl Database {
     /// Opens the database, or makes one, and reads all that is in it.
@@ -42,14 +46,9 @@ impl Database {
         let mut builder = Redb::builder();
         builder.set_cache_size(CACHE_BYTES);
         let redb = builder.create(path);
-        let mut database = Self {
-            redb: redb.map_err(|error| failed(error.into()))?,
-            path: path.to_owned(),
-            next_id: 1,
-        };
-        database.make().map_err(failed)?;
-        let (numbers, items, doomed) = database.read().map_err(failed)?;
-        let (format, next_id) = numbers;
+        let redb = redb.map_err(|error| failed(error.into()))?;
+        make(&redb).map_err(failed)?;
+        let ((format, next_id), items, doomed) = read(&redb).map_err(failed)?;
         if format != FORMAT_VERSION {
             return Err(Error::Format {
                 path: path.to_owned(),
@@ -57,7 +56,11 @@ impl Database {
                 expected: FORMAT_VERSION,
             });
         }
-        database.next_id = next_id;
+        let database = Self {
+            redb: Some(redb),
+            path: path.to_owned(),
+            next_id,
+        };
         let mut records = Records::default();
         for (name, bytes) in items {
             match serde_json::from_slice(&bytes) {
@@ -111,36 +114,21 @@ impl Database {
         &self.path
     }
 
-    fn make(&self) -> Done<()> {
-        let write = self.redb.begin_write()?;
-        {
-            write.open_table(SNAPSHOTS)?;
-            write.open_table(DOOMED)?;
-            let mut numbers = write.open_table(NUMBERS)?;
-            if numbers.get(FORMAT)?.is_none() {
-                numbers.insert(FORMAT, FORMAT_VERSION)?;
-            }
-        }
-        write.commit()?;
-        Ok(())
+    /// Opens it again after it failed, a full disk say, which it remembers; gives what is in it: the change that failed,
+    /// or not.
+    pub(crate) fn open_again(&mut self) -> Result<Records> {
+        // It can't be open twice.
+        self.redb = None;
+        let (new, records) = Self::open(&self.path)?;
+        self.redb = new.redb;
+        // Numbers that were given since are not given again.
+        self.next_id = self.next_id.max(new.next_id);
+        Ok(records)
     }
 
-    #[expect(clippy::type_complexity, reason = "used once, right above")]
-    fn read(&self) -> Done<((u64, u64), Vec<(String, Vec<u8>)>, Vec<String>)> {
-        let read = self.redb.begin_read()?;
-        let numbers = read.open_table(NUMBERS)?;
-        let number = |name| Ok::<_, redb::Error>(numbers.get(name)?.map(|it| it.value()));
-        let numbers = (number(FORMAT)?.unwrap_or(0), number(NEXT_ID)?.unwrap_or(1));
-        let mut doomed = Vec::new();
-        for item in read.open_table(DOOMED)?.iter()? {
-            doomed.push(item?.0.value().to_owned());
-        }
-        let mut items = Vec::new();
-        for item in read.open_table(SNAPSHOTS)?.iter()? {
-            let (name, bytes) = item?;
-            items.push((name.value().to_owned(), bytes.value().to_owned()));
-        }
-        Ok((numbers, items, doomed))
+    /// Whether it failed, and was not opened again.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.redb.is_none()
     }
 
     /// An identity that none has had: once what has it is written, none will.
@@ -158,7 +146,8 @@ impl Database {
     }
 
     fn try_write(&self, change: &Change) -> Done<()> {
-        let mut write = self.redb.begin_write()?;
+        let redb = self.redb.as_ref().ok_or(redb::Error::PreviousIo)?;
+        let mut write = redb.begin_write()?;
         write.set_durability(Durability::Immediate)?;
         {
             let mut snapshots = write.open_table(SNAPSHOTS)?;
@@ -184,4 +173,35 @@ impl Database {
         write.commit()?;
         Ok(())
     }
+}
+
+fn make(redb: &Redb) -> Done<()> {
+    let write = redb.begin_write()?;
+    {
+        write.open_table(SNAPSHOTS)?;
+        write.open_table(DOOMED)?;
+        let mut numbers = write.open_table(NUMBERS)?;
+        if numbers.get(FORMAT)?.is_none() {
+            numbers.insert(FORMAT, FORMAT_VERSION)?;
+        }
+    }
+    write.commit()?;
+    Ok(())
+}
+
+fn read(redb: &Redb) -> Done<Content> {
+    let read = redb.begin_read()?;
+    let numbers = read.open_table(NUMBERS)?;
+    let number = |name| Ok::<_, redb::Error>(numbers.get(name)?.map(|it| it.value()));
+    let numbers = (number(FORMAT)?.unwrap_or(0), number(NEXT_ID)?.unwrap_or(1));
+    let mut doomed = Vec::new();
+    for item in read.open_table(DOOMED)?.iter()? {
+        doomed.push(item?.0.value().to_owned());
+    }
+    let mut items = Vec::new();
+    for item in read.open_table(SNAPSHOTS)?.iter()? {
+        let (name, bytes) = item?;
+        items.push((name.value().to_owned(), bytes.value().to_owned()));
+    }
+    Ok((numbers, items, doomed))
 }

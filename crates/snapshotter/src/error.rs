@@ -112,6 +112,7 @@ impl Error {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Code::ResourceExhausted
             }
+            Self::Write { source } if is_full(source) => Code::ResourceExhausted,
             Self::Database { .. }
             | Self::Format { .. }
             | Self::Record { .. }
@@ -119,6 +120,11 @@ impl Error {
             | Self::Io { .. } => Code::Internal,
         }
     }
+}
+
+/// Whether a disk is full.
+fn is_full(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull)
 }
 
 impl From<Error> for Status {

@@ -36,6 +36,19 @@ pub(crate) struct Change {
     pub(crate) spare: Vec<String>,
 }
 
+impl Change {
+    /// Whether it changes nothing.
+    pub(crate) fn is_none(&self) -> bool {
+        let Self {
+            remove,
+            put,
+            doom,
+            spare,
+        } = self;
+        remove.is_none() && put.is_none() && doom.is_empty() && spare.is_empty()
+    }
+}
+
 impl Records {
     pub(crate) fn get(&self, name: &str) -> Option<&Record> {
         self.all.get(name)
