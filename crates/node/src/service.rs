@@ -16,7 +16,7 @@ use draught_importer::Part;
 use draught_oci::Manifest;
 use draught_source::Keychain;
 
-use crate::attach::{AttachError, Resolved, resolve};
+use crate::attach::{AttachError, Kept, Resolved, resolve};
 use crate::control::{LayerStatus, MountRequest, MountStatus};
 use crate::error::MountError;
 use crate::handover::Key;
@@ -29,6 +29,8 @@ use crate::worker::Worker;
 /// What a wait for a source is taken to be until one was measured.
 const LATENCY_UNKNOWN: Duration = Duration::from_millis(20);
 
+/// Stored bytes of an image up to which all of it is fetched at once: half a second at 100 MB/s.
+const WHOLE_BYTES_MAX: u64 = 50 << 20;
 /// Of an image, the part whose touch at a start makes all of it be fetched at once: a start that reads half of it is
 /// faster with everything on its way than with one wait after the other.
 const WHOLE_SHARE_DIVISOR: u64 = 2;
@@ -212,7 +214,7 @@ impl Node {
     }
 
     /// Mounts what was kept under a digest on an empty directory, or says that it is mounted there already. Asks
-    /// nobody on the network.
+    /// nobody on the network. All of it is fetched in the background if that is asked for, or better.
     ///
     /// # Errors
     /// If it is not kept (any more), or can't be mounted.
@@ -231,18 +233,7 @@ impl Node {
             let kept = kept.ok_or_else(|| MountError::NoImage {
                 reference: digest.to_string(),
             })?;
-            let start = start_bytes(&kept.touches);
-            let most = kept.record.bytes_total.div_ceil(WHOLE_SHARE_DIVISOR);
-            if !request.prefetch_all && start > 0 && start >= most {
-                let (image, bytes) = (&request.origin.reference, kept.record.bytes_total);
-                tracing::info!(
-                    image,
-                    start,
-                    bytes,
-                    "its start reads so much of it that all is fetched at once"
-                );
-                request.prefetch_all = true;
-            }
+            request.prefetch_all |= is_better_whole(&kept);
             let source = match &fetched {
                 Some(fetched) => (fetched.resolved.source(), fetched.latency),
                 None => {
@@ -293,6 +284,14 @@ impl Node {
     pub fn blob_bytes_present(&self, dir: &Path, blob: &Digest) -> Option<u64> {
         self.0.mounts.blob_bytes_present(&self.0, dir, blob)
     }
+}
+
+/// Whether a start of an image is faster if all of it is fetched at once than if each read waits for its own.
+fn is_better_whole(kept: &Kept) -> bool {
+    let stored = kept.record.blobs.iter().map(|blob| blob.stored_bytes);
+    let start = start_bytes(&kept.touches);
+    let most = kept.record.bytes_total.div_ceil(WHOLE_SHARE_DIVISOR);
+    stored.fold(0, u64::saturating_add) <= WHOLE_BYTES_MAX || (start > 0 && start >= most)
 }
 
 fn attach(origin: &Origin) -> impl FnOnce(AttachError) -> MountError {

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use draught_containerd::types::Mount;
+use draught_digest::Digest;
 use draught_node::{Content, Node};
 
 use crate::counts::Counts;
 use crate::directories::Directories;
 use crate::error::{Error, Result};
-use crate::images::{Image, Images, Verdict, gather};
+use crate::images::{Image, Images, Verdict};
 use crate::labels::{Ask, REMOTE_LABEL, REMOTE_VALUE, Wanted, read};
 use crate::mounted::Mounted;
 use crate::mounts::{has_index, mount};
@@ -122,7 +123,7 @@ impl Core {
                 chain.len(),
             )
         };
-        let lower = self.lower(&parent, &stack).await?;
+        let lower = self.lower(&parent, stack).await?;
         let root = lower.first().cloned();
         let directories = self.directories.clone();
         let made = self.state.change(move |records, new_id| {
@@ -237,15 +238,24 @@ impl Core {
                 return Ok(self.pull(key, eager(why)));
             }
         };
-        let verdict = self.verdict(&image, &wanted, parent).await?;
-        let lazy = match verdict {
-            Verdict::Lazy(role) => Lazy {
-                reference: image.reference.clone(),
-                manifest: image.fetched.digest(),
-                blob: wanted.layer,
-                image: self.image_with(&image, &wanted, parent, &role)?,
-                role,
-            },
+        let (blob, reference) = (wanted.layer, image.reference.clone());
+        let lazy = |role, key| Lazy {
+            reference,
+            manifest: image.fetched.digest(),
+            blob,
+            image: key,
+            role,
+        };
+        let lazy = match self.verdict(&image, &wanted, parent)? {
+            Verdict::Lazy(Role::Layer { toc, bytes }) => {
+                let layers = self.layers_with(parent, blob, bytes, toc)?;
+                let digest = layers.digest();
+                if let Err(why) = self.check_layers(&image, layers).await {
+                    return Ok(self.pull(key, eager(why)));
+                }
+                lazy(Role::Layer { toc, bytes }, digest)
+            }
+            Verdict::Lazy(role) => lazy(role, image.fetched.digest()),
             Verdict::Eager(why) => return Ok(self.pull(key, eager(why))),
             Verdict::Never(why) => return Err(never(key, &wanted, why)),
         };
@@ -267,56 +277,25 @@ impl Core {
         Decision::Pull(Some(eager))
     }
 
-    /// What becomes of a layer on what lies below it already.
-    async fn verdict(&self, image: &Image, wanted: &Wanted, parent: &str) -> Result<Verdict> {
-        let index = image
-            .layers
-            .iter()
-            .position(|(digest, _)| *digest == wanted.layer);
-        let Some((index, (_, verdict))) =
-            index.and_then(|index| Some((index, image.layers.get(index)?)))
-        else {
-            self.images.forget(wanted);
-            return Ok(Verdict::Eager(
-                "the image has no such layer (any more): did its tag move meanwhile?".to_owned(),
-            ));
-        };
-        let Verdict::Lazy(role) = verdict else {
-            return Ok(verdict.clone());
-        };
-        let Role::Layer { toc, bytes } = role else {
-            return Ok(verdict.clone());
-        };
-        // As it was judged: all layers below are what they were expected to be.
-        let expected = image.layers.get(..=index).map(gather).unwrap_or_default();
-        let actual = self.layers_with(parent, wanted, *bytes, *toc)?;
-        if expected.parts == actual.parts {
-            return Ok(verdict.clone());
-        }
-        let manifest = &image.fetched.manifest().layers;
-        let is_foreign = |blob| manifest.iter().all(|layer| layer.digest != blob);
-        let mut blobs = actual.parts.iter().flat_map(|part| &part.layers);
-        if blobs.any(|(layer, _)| is_foreign(layer.digest)) {
-            return Ok(Verdict::Eager(
-                "a layer below is there from another image, packed differently".to_owned(),
-            ));
-        }
-        let key = actual.digest();
-        let content = Content::Parts(actual.parts);
-        match self.images.keep(&image.fetched, content, key).await {
-            Ok(()) => Ok(verdict.clone()),
-            Err((_, why)) => Ok(Verdict::Eager(why)),
-        }
+    /// What was decided of a layer. An image may have the same one several times: how many snapshots lie below says
+    /// which is meant, if each layer has one.
+    fn verdict(&self, image: &Image, wanted: &Wanted, parent: &str) -> Result<Verdict> {
+        let below = committed_chain(&self.state.look(), parent)?.len();
+        let is_it = |(digest, _): &&(Digest, Verdict)| *digest == wanted.layer;
+        let there = image.layers.get(below).filter(is_it);
+        let verdict = there.or_else(|| image.layers.iter().find(is_it));
+        Ok(verdict.map_or_else(
+            || {
+                self.images.forget(wanted);
+                let why = "the image has no such layer (any more): did its tag move meanwhile?";
+                Verdict::Eager(why.to_owned())
+            },
+            |(_, verdict)| verdict.clone(),
+        ))
     }
 
     /// The lazy layers of a chain, with one more on top.
-    fn layers_with(
-        &self,
-        parent: &str,
-        wanted: &Wanted,
-        bytes: u64,
-        toc: draught_digest::Digest,
-    ) -> Result<Layers> {
+    fn layers_with(&self, parent: &str, blob: Digest, bytes: u64, toc: Digest) -> Result<Layers> {
         let records = self.state.look();
         let mut layers = Layers::default();
         for (_, record) in committed_chain(&records, parent)? {
@@ -326,25 +305,26 @@ impl Core {
                 Some((_, Role::Whole)) | None => layers.gap(),
             }
         }
-        layers.push(wanted.layer, bytes, toc);
+        layers.push(blob, bytes, toc);
         Ok(layers)
     }
 
-    /// Under which digest the store keeps the lazy layers up to one that is to be committed.
-    fn image_with(
-        &self,
-        image: &Image,
-        wanted: &Wanted,
-        parent: &str,
-        role: &Role,
-    ) -> Result<draught_digest::Digest> {
-        match role {
-            Role::Whole | Role::Data => Ok(image.fetched.digest()),
-            Role::Layer { toc, bytes } => {
-                let layers = self.layers_with(parent, wanted, *bytes, *toc)?;
-                Ok(layers.digest())
-            }
+    /// Checks that layers as they really lie on each other can be mounted, unless that is how the image was judged;
+    /// says why not.
+    async fn check_layers(&self, image: &Image, layers: Layers) -> std::result::Result<(), String> {
+        if image.was_judged_with(&layers.parts) {
+            return Ok(());
         }
+        let manifest = &image.fetched.manifest().layers;
+        let is_foreign = |blob| manifest.iter().all(|layer| layer.digest != blob);
+        let mut blobs = layers.parts.iter().flat_map(|part| &part.layers);
+        if blobs.any(|(layer, _)| is_foreign(layer.digest)) {
+            return Err("a layer below is there from another image, packed differently".to_owned());
+        }
+        let digest = layers.digest();
+        let content = Content::Parts(layers.parts);
+        let kept = self.images.keep(&image.fetched, content, digest).await;
+        kept.map_err(|(_, why)| why)
     }
 
     async fn commit_lazy(
@@ -404,7 +384,7 @@ impl Core {
             drop(tokio::spawn(async move {
                 let chain = core.stack_of(&name);
                 let Ok(stack) = chain else { return };
-                if let Err(error) = core.lower(&name, &stack).await {
+                if let Err(error) = core.lower(&name, stack).await {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(image = %key, error, "an image could not be mounted ahead");
                 }
@@ -420,8 +400,8 @@ impl Core {
     }
 
     /// Mounts what a stack needs; gives its directories, the uppermost first.
-    async fn lower(&self, name: &str, stack: &Stack) -> Result<Vec<PathBuf>> {
-        let stack = self.widened(stack.clone());
+    async fn lower(&self, name: &str, stack: Stack) -> Result<Vec<PathBuf>> {
+        let stack = self.widened(stack);
         let mut images = Vec::new();
         for needed in &stack.images {
             let dir = self.mounted.get(needed, &self.images).await;
@@ -476,7 +456,7 @@ impl Core {
             let stack = Stack::of(chain.iter().map(|(_, record)| *record));
             (record.id, record.kind, record.parent.clone(), stack)
         };
-        let lower = self.lower(&parent, &stack).await?;
+        let lower = self.lower(&parent, stack).await?;
         Ok(vec![self.mount(kind, id, &lower)])
     }
 

@@ -47,6 +47,18 @@ pub(crate) struct Image {
     pub(crate) layers: Vec<(Digest, Verdict)>,
 }
 
+impl Image {
+    /// Whether these parts are the lazy ones among the image's lowest layers, however many: then they were kept with
+    /// the others above.
+    pub(crate) fn was_judged_with(&self, parts: &[Part]) -> bool {
+        let mut layers = Layers::default();
+        self.layers.iter().any(|layer| {
+            add(&mut layers, layer);
+            layers.parts == parts
+        })
+    }
+}
+
 /// Says why with all reasons, for a log and a person.
 type Reason = String;
 
@@ -137,6 +149,8 @@ impl Images {
     pub(crate) fn expire(&self) {
         let mut known = self.known.lock();
         known.retain(|_, entry| entry.since.elapsed() < FRESH);
+        let mut young = self.young.lock();
+        young.retain(|_, since| since.elapsed() < FRESH);
     }
 
     async fn open(&self, wanted: &Wanted) -> Result<Arc<Image>, Failed> {
@@ -264,9 +278,10 @@ impl Images {
 
     /// Whether a snapshot may still be about to want what is kept under this digest.
     pub(crate) fn is_young(&self, digest: &Digest) -> bool {
-        let mut young = self.young.lock();
-        young.retain(|_, since| since.elapsed() < FRESH);
-        young.contains_key(digest)
+        let young = self.young.lock();
+        young
+            .get(digest)
+            .is_some_and(|since| since.elapsed() < FRESH)
     }
 
     /// A snapshot that wanted what is kept under this digest is gone: nobody is about to want it.
@@ -297,15 +312,18 @@ impl Images {
 }
 
 /// The layers among these that are lazy, in parts.
-pub(crate) fn gather(verdicts: &[(Digest, Verdict)]) -> Layers {
+fn gather(verdicts: &[(Digest, Verdict)]) -> Layers {
     let mut layers = Layers::default();
-    for (blob, verdict) in verdicts {
-        match verdict {
-            Verdict::Lazy(Role::Layer { toc, bytes }) => layers.push(*blob, *bytes, *toc),
-            _ => layers.gap(),
-        }
-    }
+    verdicts.iter().for_each(|layer| add(&mut layers, layer));
     layers
+}
+
+/// A layer onto those, or a gap.
+fn add(layers: &mut Layers, (blob, verdict): &(Digest, Verdict)) {
+    match verdict {
+        Verdict::Lazy(Role::Layer { toc, bytes }) => layers.push(*blob, *bytes, *toc),
+        _ => layers.gap(),
+    }
 }
 
 /// A reference that means one image for ever.

@@ -13,10 +13,6 @@ use crate::images::{Images, origin};
 use crate::record::Lazy;
 use crate::stack::Needed;
 
-/// Stored bytes of an image up to which all of it is fetched at once when it is mounted. Below this, a start that
-/// waits for one read after the other is no faster than one that waits for everything; see docs/benchmarks.md.
-const WHOLE_BYTES_MAX: u64 = 50 << 20;
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Mounted {
@@ -43,9 +39,11 @@ impl Mounted {
         Arc::clone(self.known.lock().entry(*digest).or_default())
     }
 
-    /// Whether an image was mounted by this process.
+    /// Whether this process knows an image to be mounted, and nobody is about to change that.
     pub(crate) fn is_known(&self, digest: &Digest) -> bool {
-        self.known.lock().contains_key(digest)
+        let known = self.known.lock();
+        let slot = known.get(digest).map(|slot| slot.try_lock());
+        slot.is_some_and(|device| device.is_ok_and(|device| device.is_some()))
     }
 
     /// The directory on which an image is mounted; mounts it if it is not. Says why, if it can't be.
@@ -76,12 +74,10 @@ impl Mounted {
             kept.await.map_err(|(_, why)| why)?;
             fetched = Some(again);
         }
-        // Larger ones too, if their start is known to touch most of them: the node looks at that.
-        let prefetch_all = needed.bytes > 0 && needed.bytes <= WHOLE_BYTES_MAX;
         let request = MountRequest {
             origin: origin(&top.reference),
             dir: dir.clone(),
-            prefetch_all,
+            prefetch_all: false,
             transport: None,
         };
         let mounted = self
@@ -126,7 +122,11 @@ impl Mounted {
         }
         let _not_empty_or_gone = fs_err::remove_dir(&dir);
         drop(device);
-        self.known.lock().remove(digest);
+        let mut known = self.known.lock();
+        // Ours and the table's: nobody waits for it.
+        if Arc::strong_count(&slot) <= 2 {
+            known.remove(digest);
+        }
         true
     }
 

@@ -27,8 +27,6 @@ pub(crate) struct Needed {
     pub(crate) content: Content,
     /// The uppermost lazy layer of it: its image has all blobs.
     pub(crate) top: Lazy,
-    /// Stored bytes of its layers, as far as they are known.
-    pub(crate) bytes: u64,
 }
 
 /// What a chain of snapshots is mounted from.
@@ -61,7 +59,6 @@ impl Stack {
                             digest: lazy.image,
                             content: Content::Whole,
                             top: lazy.clone(),
-                            bytes: 0,
                         });
                         layers.is_on_others = true;
                     }
@@ -93,7 +90,6 @@ impl Stack {
         stack.images.push(Needed {
             // Of these layers, and known since the uppermost was committed.
             digest: top.image,
-            bytes: layers.bytes,
             content: Content::Parts(layers.parts),
             top,
         });
@@ -108,7 +104,6 @@ impl Stack {
             return;
         };
         needed.digest = larger.digest();
-        needed.bytes = larger.bytes;
         needed.top.reference = reference.to_owned();
         needed.content = Content::Parts(larger.parts);
         for level in &mut self.levels {
@@ -127,8 +122,6 @@ pub(crate) struct Layers {
     is_open: bool,
     /// Whether anything else lies below the next part.
     is_on_others: bool,
-    /// Stored bytes of all of them.
-    pub(crate) bytes: u64,
 }
 
 impl Layers {
@@ -138,7 +131,6 @@ impl Layers {
             Descriptor::new(media_type::LAYER_TAR_GZIP, blob, bytes),
             toc,
         );
-        self.bytes = self.bytes.saturating_add(bytes);
         match self.parts.last_mut() {
             Some(part) if self.is_open => part.layers.push(layer),
             _ => self.parts.push(Part {
