@@ -1,5 +1,7 @@
 //! Containers on lazily pulled images.
 
+use draught_testkit::fault_proxy::{Fault, Rule};
+
 use crate::stage::{BASE, Form, MIDDLE, Stage, TOP, archive};
 
 /// All of an image's files, as a container sees them.
@@ -55,19 +57,8 @@ fn lazily_pulled_images_run() {
         assert!(layers.len() >= count, "{layers:?}");
         assert!(layers.values().all(|(lazy, _)| *lazy), "{layers:?}");
         assert_eq!(stage.run(reference, "look", LOOK), expected, "{reference}");
-        // Nobody read it, and nobody fetched it: 3 MB of random bytes.
-        let status = stage.status();
-        let mounts = status["mounts"].as_array().unwrap();
-        let one = mounts
-            .iter()
-            .find(|mount| {
-                mount["ref"]
-                    .as_str()
-                    .unwrap()
-                    .starts_with(reference.as_str())
-            })
-            .unwrap();
-        assert_eq!(one["detached"], false, "{one}");
+        // They are small.
+        assert_eq!(stage.mount_of(reference)["prefetch_all"], true);
     }
     // Each image is one filesystem.
     let status = stage.status();
@@ -82,6 +73,68 @@ fn lazily_pulled_images_run() {
         &plain,
     ]);
     assert_eq!(stage.run(&plain, "eager", LOOK), expected);
+}
+
+#[test]
+fn what_a_container_does_not_read_is_not_fetched() {
+    let Some(stage) = Stage::new() else { return };
+    let lazy = stage.push_large("large:1");
+    let nydus = stage.registry.reference("large:2");
+    stage.draught(&["convert", &lazy, &nydus]);
+    for reference in [&lazy, &nydus] {
+        // Each on a node that has nothing of the other.
+        stage.pull(reference);
+        assert_eq!(
+            stage.run(reference, "starts", "cat /data/which"),
+            "middle\n"
+        );
+        let mount = stage.mount_of(reference);
+        assert_eq!(mount["prefetch_all"], false, "{mount}");
+        let fetched = mount["bytes_fetched"].as_u64().unwrap();
+        assert!((1..16_000_000).contains(&fetched), "{mount}");
+        let read = |command: &[&str]| stage.run(reference, "reads", &command.join(" "));
+        stage.assert_read(1, read);
+        stage.ctr(&["images", "remove", "--sync", reference]);
+        let deadline = std::time::Instant::now() + crate::stage::PATIENCE;
+        while !stage.status()["mounts"].as_array().unwrap().is_empty() {
+            assert!(std::time::Instant::now() < deadline, "{}", stage.log());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+}
+
+#[test]
+fn a_corrupted_blob_is_an_error_and_never_other_bytes() {
+    let Some(stage) = Stage::new() else { return };
+    let lazy = stage.push_large("corrupt:1");
+    stage.pull(&lazy);
+    let long = stage.run_long(&lazy);
+    // Within the third of four files of random bytes, which no packing makes smaller.
+    let rule = Rule::new(Fault::FlipByte(40_000_000)).on_blobs();
+    let rule = stage.registry.proxy().inject(rule);
+    let mut exec = stage.containerd.ctr();
+    exec.args([
+        "tasks",
+        "exec",
+        "--exec-id",
+        "e",
+        &long,
+        "/bin/cat",
+        "/data/unread-2",
+    ]);
+    let output = exec.output().unwrap();
+    let file = fs_err::read(stage.scratch.join("large.d/data/unread-2")).unwrap();
+    assert!(
+        !output.status.success(),
+        "{} {}",
+        output.stdout.len(),
+        stage.log()
+    );
+    assert!(file.starts_with(&output.stdout), "other bytes");
+    assert!(stage.registry.proxy().hits(rule) > 0);
+    stage.registry.proxy().lift(rule);
+    stage.assert_read(2, |command| stage.exec(&long, "again", command));
+    stage.end_long(&long);
 }
 
 #[test]

@@ -290,6 +290,41 @@ impl Stage {
         self.ctr(&["containers", "delete", id]);
     }
 
+    /// An image that is too large to be fetched at once, in lazy layers: each file `data/unread-N` is a quarter of it.
+    pub(crate) fn push_large(&self, name: &str) -> String {
+        let [base, middle, large] = [("base", BASE), ("middle", MIDDLE), ("large", LARGE)]
+            .map(|(name, script)| archive(&self.scratch, name, script));
+        self.push(
+            name,
+            &[
+                (Form::Lazy, &base),
+                (Form::Lazy, &middle),
+                (Form::Lazy, &large),
+            ],
+        )
+    }
+
+    /// Lets a container read one of these files, and compares it.
+    #[track_caller]
+    pub(crate) fn assert_read(&self, number: usize, read: impl FnOnce(&[&str]) -> String) {
+        let file = format!("data/unread-{number}");
+        let expected = fs_err::read(self.scratch.join("large.d").join(&file)).unwrap();
+        let expected = Digest::sha256(&expected).hex();
+        let seen = read(&["/bin/sha256sum", &format!("/{file}")]);
+        assert!(seen.starts_with(&expected), "{seen} {}", self.log());
+    }
+
+    /// The mount of an image.
+    #[track_caller]
+    pub(crate) fn mount_of(&self, reference: &str) -> Value {
+        let status = self.status();
+        let mounts = status["mounts"].as_array().unwrap();
+        let is_it = |mount: &&Value| mount["ref"].as_str().unwrap().starts_with(reference);
+        let found = mounts.iter().find(is_it);
+        assert!(found.is_some(), "{reference}: {status}");
+        found.unwrap().clone()
+    }
+
     /// The layers of an image, as the daemon says what became of them: whether each is lazy, and why not.
     pub(crate) fn layers(&self, reference: &str) -> BTreeMap<String, (bool, Option<String>)> {
         let status = self.status();
@@ -374,7 +409,11 @@ pub(crate) const BASE: &str = "
     echo old > data/opaque/old
     echo base > data/deep/er/file
     head -c 3000000 /dev/urandom > data/random
-    head -c 3000000 /dev/urandom > data/unread
+";
+/// More than is fetched at once, in pieces that a test can read one by one.
+const LARGE: &str = "
+    mkdir data
+    for number in 0 1 2 3; do head -c 16000000 /dev/urandom > data/unread-$number; done
 ";
 /// Files that come, change and go.
 pub(crate) const MIDDLE: &str = "
