@@ -67,36 +67,43 @@ impl Layout {
     }
 
     fn check_version(&self, root: &Path) -> Result<(), OpenError> {
-        let io = |action| {
-            move |source| OpenError::Io {
-                root: root.to_owned(),
-                action,
-                source,
-            }
-        };
-        let path = root.join("version");
-        match fs_err::read(&path) {
-            Ok(found) if found == VERSION.as_bytes() => Ok(()),
-            Ok(found) => Err(OpenError::Version {
-                root: root.to_owned(),
-                // Enough to recognize another version, too little to fill a log with another file.
-                found: String::from_utf8_lossy(&found).chars().take(40).collect(),
-                known: VERSION,
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // The version is written before anything else, and durably.
-                for name in ["devices", "images"] {
-                    if root.join(name).exists() {
-                        return Err(OpenError::NotAStore {
-                            root: root.to_owned(),
-                            name: name.to_owned(),
-                        });
-                    }
-                }
-                replace(&path, VERSION.as_bytes()).map_err(io("write the version"))
-            }
-            Err(error) => Err(io("read the version")(error)),
+        if is_known(root)? {
+            return Ok(());
         }
+        // The version is written before anything else, and durably.
+        for name in ["devices", "images"] {
+            if root.join(name).exists() {
+                return Err(OpenError::NotAStore {
+                    root: root.to_owned(),
+                    name: name.to_owned(),
+                });
+            }
+        }
+        let version = root.join("version");
+        replace(&version, VERSION.as_bytes()).map_err(|source| OpenError::Io {
+            root: root.to_owned(),
+            action: "write the version",
+            source,
+        })
+    }
+}
+
+/// Whether there is a store of the layout that this program knows, or none at all.
+pub(crate) fn is_known(root: &Path) -> Result<bool, OpenError> {
+    match fs_err::read(root.join("version")) {
+        Ok(found) if found == VERSION.as_bytes() => Ok(true),
+        Ok(found) => Err(OpenError::Version {
+            root: root.to_owned(),
+            // Enough to recognize another version, too little to fill a log with another file.
+            found: String::from_utf8_lossy(&found).chars().take(40).collect(),
+            known: VERSION,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(OpenError::Io {
+            root: root.to_owned(),
+            action: "read the version",
+            source,
+        }),
     }
 }
 
