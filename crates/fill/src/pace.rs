@@ -51,6 +51,11 @@ impl Pace {
         self.latency_ms() >= settings.far_ms
     }
 
+    /// Bytes per millisecond that its link carries, if that was seen; at worst it is taken for a slower one.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
     fn latency_ms(&self) -> u64 {
         self.latency_eighths.unwrap_or(0) / 8
     }

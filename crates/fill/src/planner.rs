@@ -352,6 +352,12 @@ impl<P: Presence> Planner<P> {
         }
     }
 
+    /// Bytes per millisecond that a source was seen to deliver to one fetch, beyond the time that asking takes.
+    #[must_use]
+    pub fn rate(&self, source: SourceId) -> Option<u64> {
+        self.sources.get(&source)?.pace.rate()
+    }
+
     /// Wants what lies around an extent that was missed, if its source is so far away that this costs nothing.
     fn want_around(&mut self, feed: FeedId, extent: u32) {
         let Some(queue) = self.feeds.get_mut(&feed) else {

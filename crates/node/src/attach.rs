@@ -12,11 +12,12 @@ use draught_importer::{
     BLOB_BACKEND, Import, ImportError, LAZY_OS_FEATURE, Limits, Opened, Part, Read, Step,
 };
 use draught_oci::{Manifest, Platform};
-use draught_source::{Blobs, Source, SourceError};
+use draught_source::{Source, SourceError};
 use draught_store::Store;
 use draught_tree::{BlobId, ChunkId, Kind, NodeId, Tree};
 use futures_util::{StreamExt as _, stream};
 
+use crate::ahead::Ahead;
 use crate::place::{PlaceError, Placed, place};
 use crate::record::{
     BlobRecord, DEVICES_MAX, DeviceRecord, ImageRecord, METADATA, RECORD, VERSION, encode_feed,
@@ -55,7 +56,7 @@ pub(crate) enum AttachError {
 /// An image whose manifest was fetched.
 #[derive(Debug)]
 pub(crate) struct Resolved {
-    blobs: Blobs,
+    blobs: Ahead,
     manifest: Manifest,
     pub(crate) digest: Digest,
 }
@@ -69,9 +70,9 @@ pub(crate) async fn resolve(sources: &Sources, origin: &Origin) -> Result<Resolv
     // Beside its original, a lazily readable image is the better one.
     let features = vec![LAZY_OS_FEATURE.to_owned()];
     let platform = Platform::host().with_os_features(features);
-    let manifest = blobs.repository().image(&selector, &platform).await;
+    let manifest = blobs.blobs().repository().image(&selector, &platform).await;
     let manifest = manifest.map_err(|error| AttachError::Manifest(Box::new(error)))?;
-    blobs.are_in_repository(&manifest.content().layers);
+    blobs.blobs().are_in_repository(&manifest.content().layers);
     Ok(Resolved {
         blobs,
         manifest: manifest.content().clone(),
@@ -88,7 +89,7 @@ impl Resolved {
     /// Checks that all blobs of an image that is kept can be had: its manifest lists them, or somebody said
     /// where they are.
     pub(crate) fn check_reach(&self, record: &ImageRecord) -> Result<(), AttachError> {
-        if self.blobs.has_backend() {
+        if self.blobs.blobs().has_backend() {
             return Ok(());
         }
         let layers = &self.manifest.layers;
@@ -106,6 +107,18 @@ impl Resolved {
         Ok(())
     }
 
+    /// Begins to fetch everything, if it is so little that asking for parts of it would take longer.
+    pub(crate) fn fetch_ahead(&self) {
+        // What is last is read first: the metadata, by the connection that is open.
+        self.blobs.begin(self.manifest.layers.iter().rev());
+    }
+
+    /// Likewise some of its layers.
+    pub(crate) fn fetch_parts_ahead(&self, parts: &[Part]) {
+        let layers = parts.iter().flat_map(|part| &part.layers);
+        self.blobs.begin(layers.map(|(layer, _)| layer));
+    }
+
     /// The manifest.
     pub(crate) fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -117,7 +130,7 @@ impl Resolved {
     pub(crate) async fn import(&self) -> Result<Opened, AttachError> {
         let import = Import::new(&self.manifest, &Limits::default());
         let mut import = import.map_err(|error| AttachError::Import(Box::new(error)))?;
-        if self.blobs.has_backend() {
+        if self.blobs.blobs().has_backend() {
             import = import.with_blobs_elsewhere();
         }
         self.read(import).await
@@ -135,7 +148,7 @@ impl Resolved {
                 Step::Done(opened) => return Ok(*opened),
                 Step::Sizes(missing) => {
                     for blob in missing {
-                        let bytes = self.blobs.bytes_elsewhere(&blob).await;
+                        let bytes = self.blobs.blobs().bytes_elsewhere(&blob).await;
                         let bytes = bytes.map_err(|error| AttachError::Fetch(Box::new(error)))?;
                         import.give_size(&blob, bytes);
                     }
@@ -161,7 +174,7 @@ const READS_AT_ONCE: usize = 8;
 /// Times that a range of metadata is asked for.
 const ATTEMPTS_MAX: u32 = 4;
 
-async fn fetch(blobs: &Blobs, read: &Read) -> Result<Bytes, SourceError> {
+async fn fetch(blobs: &Ahead, read: &Read) -> Result<Bytes, SourceError> {
     let mut attempt = 1;
     loop {
         match blobs.read_range(&read.blob, read.range.clone()).await {

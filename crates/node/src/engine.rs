@@ -256,6 +256,12 @@ impl Engine {
         }
     }
 
+    /// Bytes per millisecond that come from an image's registry, if that was seen.
+    fn rate_of(&self, image: ImageId) -> Option<u64> {
+        let source = draught_fill::SourceId(image.0);
+        self.plan.lock().planner.rate(source)
+    }
+
     /// An image's registry takes about so long to answer.
     pub(crate) fn expect_latency(&self, image: ImageId, latency: Duration) {
         let source = draught_fill::SourceId(image.0);
@@ -311,6 +317,16 @@ impl Engine {
             }
         }
         self.pump();
+    }
+
+    /// Wants everything of an image, when there is nothing better to do.
+    pub(crate) fn prefetch_all(self: &Arc<Self>, image: ImageId) {
+        let feeds = self.feeds_of(image);
+        let extents = feeds.iter().flat_map(|feed| {
+            let count = u32::try_from(feed.map.extents().len()).unwrap_or(u32::MAX);
+            (0..count).map(|extent| (feed.id, extent))
+        });
+        self.prefetch(extents, Priority::Background);
     }
 
     /// What the planner has to do, in numbers.
@@ -442,7 +458,7 @@ impl Engine {
     }
 
     /// Answers a read that waited, and notes how long it did.
-    fn finish(&self, waiting: Waiting, result: Result<(), io::ErrorKind>) {
+    fn finish(self: &Arc<Self>, waiting: Waiting, result: Result<(), io::ErrorKind>) {
         let waited = waiting.since.elapsed();
         let ok = result.is_ok();
         let Waiting {
@@ -465,6 +481,15 @@ impl Engine {
                 .faults_failed
                 .fetch_add(u64::from(!ok), Ordering::Relaxed);
             image.stats.latency.add(waited);
+            if ok && image.is_out_of_patience(since, || self.rate_of(image.id)) {
+                let (digest, bytes) = (&image.record.digest, image.bytes_total());
+                tracing::info!(
+                    image = digest,
+                    bytes,
+                    "reads of it wait so long that all of it is fetched"
+                );
+                self.prefetch_all(image.id);
+            }
             image.log.lock().waited(Waited {
                 at_ms: millis(since.saturating_duration_since(image.since)),
                 waited_us: u64::try_from(waited.as_micros()).unwrap_or(u64::MAX),

@@ -19,6 +19,7 @@ use crate::fill::Unfilled;
 use crate::latency::Latency;
 use crate::learn::Fresh;
 use crate::paths::Metadata;
+use crate::patience::Patience;
 use crate::record::ImageRecord;
 use crate::served::{Served, merged, total};
 use crate::touches::Touches;
@@ -70,6 +71,9 @@ pub(crate) struct Image {
     tree: Mutex<Weak<Metadata>>,
     /// Its metadata, kept in memory.
     resident: Mutex<Option<Resident>>,
+    patience: Mutex<Patience>,
+    /// Whether all of it is fetched because readers waited too long.
+    fetches_all: AtomicBool,
 }
 
 /// Counts since the worker started or the image was mounted.
@@ -176,6 +180,8 @@ impl Image {
             readahead: Mutex::default(),
             tree: Mutex::default(),
             resident: Mutex::default(),
+            patience: Mutex::default(),
+            fetches_all: AtomicBool::new(false),
         }
     }
 
@@ -264,6 +270,37 @@ impl Image {
                 total(ranges) - ranges.iter().map(missing).sum::<u64>()
             });
         each.sum()
+    }
+
+    /// Stored bytes of what is missing, about: its share of all.
+    fn bytes_missing_stored(&self) -> u64 {
+        let stored = self.record.blobs.iter().map(|blob| blob.stored_bytes);
+        let stored = u128::from(stored.fold(0, u64::saturating_add));
+        let total = self.bytes_total();
+        let missing = total.saturating_sub(self.bytes_present());
+        let share = stored * u128::from(missing) / u128::from(total.max(1));
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+
+    /// Whether all of it is fetched because readers waited too long.
+    pub(crate) fn fetches_all(&self) -> bool {
+        self.fetches_all.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a reader waited from then until now; says once that it is better to fetch everything. `rate`: what its
+    /// source was seen to deliver, in bytes per millisecond.
+    pub(crate) fn is_out_of_patience(
+        &self,
+        since: Instant,
+        rate: impl FnOnce() -> Option<u64>,
+    ) -> bool {
+        if self.fetches_all() {
+            return false;
+        }
+        let missing = || self.bytes_missing_stored();
+        let mut patience = self.patience.lock();
+        patience.is_lost(since, Instant::now(), missing, rate)
+            && !self.fetches_all.swap(true, Ordering::Relaxed)
     }
 
     /// Bytes of all its chunks, in whole blocks.

@@ -4,6 +4,7 @@
 //! [`keeper`] holds what must not die; [`worker`] does the work; [`Client`] is how commands talk to them.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod attach;
 mod catalog;
 mod client;
@@ -20,6 +21,7 @@ mod handover;
 mod image;
 mod image_files;
 pub mod keeper;
+mod kept_blob;
 mod keychain;
 mod latency;
 mod layout;
@@ -29,6 +31,7 @@ mod looking;
 mod metrics;
 mod mounts;
 mod paths;
+mod patience;
 mod place;
 mod probe;
 mod profiles;
@@ -50,6 +53,7 @@ pub use control::{
     DaemonStatus, DfImage, DfReport, LayerStatus, MountRequest, MountStatus, OverLimit, Removed,
 };
 pub use draught_fill::Settings as PlannerSettings;
+pub use kept_blob::{KeptBlob, KeptBlobs, KeptError, Piece};
 pub use layout::Layout;
 pub use link::adopt;
 pub use probe::{Choice, Probe, Trial, probe};

@@ -72,11 +72,7 @@ impl Worker {
         tracing::debug!(image = image.name, extents = wanted.len(), "prefetching");
         self.engine.prefetch(wanted, Priority::Prefetch);
         if all {
-            let extents = feeds.iter().flat_map(|feed| {
-                let count = u32::try_from(feed.map.extents().len()).unwrap_or(u32::MAX);
-                (0..count).map(|extent| (feed.id, extent))
-            });
-            self.engine.prefetch(extents, Priority::Background);
+            self.engine.prefetch_all(image.id);
         }
     }
 

@@ -746,6 +746,7 @@ impl Live {
         } else if !incomplete {
             status.why = Some("everything is on this node, and about to be durable".to_owned());
         }
+        status.prefetch_all |= image.fetches_all();
         let stats = &image.stats;
         status.bytes_total = image.bytes_total();
         status.bytes_present = image.bytes_present();

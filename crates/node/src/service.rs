@@ -23,14 +23,15 @@ use crate::handover::Key;
 use crate::layout::Layout;
 use crate::link::Link;
 use crate::looking::start_bytes;
+use crate::patience::LINK_BYTES_PER_SECOND;
 use crate::state::Origin;
 use crate::worker::Worker;
 
 /// What a wait for a source is taken to be until one was measured.
 const LATENCY_UNKNOWN: Duration = Duration::from_millis(20);
 
-/// Stored bytes of an image up to which all of it is fetched at once: half a second at 100 MB/s.
-const WHOLE_BYTES_MAX: u64 = 50 << 20;
+/// Stored bytes of an image up to which all of it is fetched at once: what comes in half a second.
+const WHOLE_BYTES_MAX: u64 = LINK_BYTES_PER_SECOND / 2;
 /// Of an image, the part whose touch at a start makes all of it be fetched at once: a start that reads half of it is
 /// faster with everything on its way than with one wait after the other.
 const WHOLE_SHARE_DIVISOR: u64 = 2;
@@ -192,12 +193,19 @@ impl Node {
                     return Ok(());
                 }
                 let runtime = worker.engine.runtime();
-                let opened = match &content {
-                    Content::Whole => runtime.block_on(Box::pin(resolved.import())),
-                    Content::Parts(parts) => {
-                        runtime.block_on(Box::pin(resolved.import_parts(parts)))
+                // Small images are fetched at once anyway.
+                let opened = runtime.block_on(Box::pin(async {
+                    match &content {
+                        Content::Whole => {
+                            resolved.fetch_ahead();
+                            resolved.import().await
+                        }
+                        Content::Parts(parts) => {
+                            resolved.fetch_parts_ahead(parts);
+                            resolved.import_parts(parts).await
+                        }
                     }
-                };
+                }));
                 let opened = opened.map_err(attach(origin))?;
                 let hot = worker.profiles.hot(origin, &resolved.digest, &opened.tree);
                 let mut catalog = worker.mounts.catalog.lock();

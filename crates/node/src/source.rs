@@ -9,6 +9,7 @@ use draught_source::{
     Keychain, ObjectCredentials, ObjectStore, Plugins, PullSecrets, Settings, SourceError,
 };
 
+use crate::ahead::{Ahead, Fetched};
 use crate::state::Origin;
 
 /// Why an origin can't be read from.
@@ -62,6 +63,7 @@ pub(crate) struct Sources {
     /// What was handed over, and what this daemon was told to look into.
     credentials: Credentials,
     keychain: Arc<Keychain>,
+    fetched: Fetched,
 }
 
 impl Sources {
@@ -80,6 +82,7 @@ impl Sources {
             hosts: Hosts::of(settings.hosts_dirs),
             credentials,
             keychain,
+            fetched: Fetched::default(),
         }
     }
 
@@ -104,7 +107,7 @@ impl Sources {
     pub(crate) async fn open_blobs(
         &self,
         origin: &Origin,
-    ) -> Result<(Blobs, Selector), OriginError> {
+    ) -> Result<(Ahead, Selector), OriginError> {
         let reference = || origin.reference.clone();
         let location: Location =
             origin
@@ -135,7 +138,8 @@ impl Sources {
             }
             None => None,
         };
-        Ok((Blobs::new(repository, backend), selector))
+        let blobs = Blobs::new(repository, backend);
+        Ok((Ahead::new(blobs, self.fetched.clone()), selector))
     }
 
     /// What an origin's blobs are read from.
