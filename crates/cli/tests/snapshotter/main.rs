@@ -7,3 +7,4 @@ mod pods;
 mod protocol;
 mod stage;
 mod survives;
+mod whole;

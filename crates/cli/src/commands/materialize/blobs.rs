@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use draught_digest::Digest;
+use draught_node::KeptBlobs;
 use draught_oci::{Descriptor, Location, Reference, Selector};
 use draught_source::{BlobStream, Class, Client, Repository, Source as _, SourceError};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
 
+use super::assembled;
 use super::containerd::{Containerd, Labels};
 use super::labels;
 use super::write::{Written, write};
@@ -25,12 +28,24 @@ const BLOBS_AT_ONCE: usize = 4;
 pub(crate) struct Sources {
     client: Client,
     places: Mutex<Vec<Place>>,
+    /// What this node has of them already.
+    kept: Option<Arc<KeptBlobs>>,
 }
 
 #[derive(Debug, Clone)]
 struct Place {
     repository: Repository,
     reference: Option<Reference>,
+    /// What is read of the node's store first.
+    kept: Option<Assembly>,
+}
+
+/// A blob that is put together from what the node's store has and what a registry has.
+#[derive(Debug, Clone)]
+struct Assembly {
+    kept: Arc<KeptBlobs>,
+    /// Bytes that came from the store.
+    local_bytes: Arc<AtomicU64>,
 }
 
 /// A blob that was brought.
@@ -40,11 +55,17 @@ pub(crate) struct Brought {
     /// The place.
     pub(crate) from: String,
     pub(crate) written: Written,
+    /// How many of the bytes that were fetched came from this node's store.
+    pub(crate) local_bytes: u64,
 }
 
 impl Sources {
-    /// One place. Those that containerd knows of are added as its labels are read.
-    pub(crate) async fn new(client: Client, location: &Location) -> Result<Self> {
+    /// One place, and what this node has. Places that containerd knows of are added as its labels are read.
+    pub(crate) async fn new(
+        client: Client,
+        location: &Location,
+        kept: Option<KeptBlobs>,
+    ) -> Result<Self> {
         let (repository, _) = client
             .open(location)
             .await
@@ -56,10 +77,12 @@ impl Sources {
         let place = Place {
             repository,
             reference,
+            kept: None,
         };
         Ok(Self {
             client,
             places: Mutex::new(vec![place]),
+            kept: kept.map(Arc::new),
         })
     }
 
@@ -89,6 +112,7 @@ impl Sources {
                 places.push(Place {
                     repository,
                     reference: Some(reference),
+                    kept: None,
                 });
             }
         }
@@ -153,7 +177,23 @@ impl Sources {
         tracker: &Tracker<'_>,
     ) -> Result<Brought> {
         tracker.begin(descriptor);
-        let places = self.places.lock().clone();
+        let local_bytes = Arc::new(AtomicU64::new(0));
+        let mut places = self.places.lock().clone();
+        if let Some(kept) = &self.kept
+            && let Some(first) = places.first().cloned()
+            && kept.has(&descriptor.digest)
+        {
+            let assembly = Assembly {
+                kept: Arc::clone(kept),
+                local_bytes: Arc::clone(&local_bytes),
+            };
+            // What it can't do, or did wrongly, the same place does alone.
+            let place = Place {
+                kept: Some(assembly),
+                ..first
+            };
+            places.insert(0, place);
+        }
         let mut first = None;
         for place in places {
             let label = place.repository.label();
@@ -167,6 +207,12 @@ impl Sources {
                         descriptor: descriptor.clone(),
                         from: label,
                         written,
+                        // What an earlier try wrote is there like anything that was.
+                        local_bytes: if place.kept.is_some() {
+                            local_bytes.load(Ordering::Relaxed)
+                        } else {
+                            0
+                        },
                     });
                 }
                 // Another place has another chance; that containerd refuses it would be the same.
@@ -193,6 +239,14 @@ impl Place {
         descriptor: &Descriptor,
         from: u64,
     ) -> Result<(BlobStream, u64), SourceError> {
+        if let Some(Assembly { kept, local_bytes }) = &self.kept
+            && let Some(kept) = assembled::find(kept, descriptor).await
+        {
+            let repository = self.repository.clone();
+            let local_bytes = Arc::clone(local_bytes);
+            let stream = assembled::stream(kept, repository, descriptor, from, local_bytes);
+            return Ok((stream, from));
+        }
         match &self.repository {
             Repository::Registry(registry) => Ok((registry.blob_from(descriptor, from), from)),
             local => Ok((local.blob(descriptor).await?, 0)),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
+use draught_node::{KeptBlobs, Layout};
 use draught_oci::{Descriptor, Location, Platform, Reference};
 
 use super::blobs::Sources;
@@ -19,7 +20,9 @@ use crate::{asynchronous, open, output};
 /// Bring what containerd lacks of an image, so that it can be pushed, exported and committed
 ///
 /// What was pulled lazily has no layers in containerd's content store: "content digest not found". They are
-/// fetched from where the image is from, verified, and written there. Those that are there stay as they are.
+/// fetched from where the image is from, verified, and written there. Those that are there stay as they are. What
+/// this node's store (--root) has of them is taken from there, where it comes back bit for bit: nydus blobs that were
+/// stored as they are, or that draught's own encoders compressed.
 /// Nothing is collected in between, and what was written is used again if this is cut off.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -77,7 +80,8 @@ async fn materialize(args: &Args, settings: &Settings) -> Result<Report> {
             format!("understand {name}: name with --from where it can be fetched")
         })?),
     };
-    let sources = Sources::new(open::client(settings), &from).await?;
+    let kept = kept_blobs(settings).await;
+    let sources = Sources::new(open::client(settings), &from, kept).await?;
     let choice = match (args.all_platforms, args.platform.as_slice()) {
         (true, _) => Choice::All,
         (false, []) => Choice::Present,
@@ -92,6 +96,21 @@ async fn materialize(args: &Args, settings: &Settings) -> Result<Report> {
     leased.end_lease().await?;
     let names = (name.as_str(), args.namespace.as_str());
     Ok(Report::new(names, &target, &tree, brought, begun.elapsed()))
+}
+
+/// What this node's store has. It is a help: without it everything is fetched.
+async fn kept_blobs(settings: &Settings) -> Option<KeptBlobs> {
+    let layout = Layout::new(settings.root.clone());
+    let opened = tokio::task::spawn_blocking(move || KeptBlobs::open(&layout)).await;
+    match opened {
+        Ok(Ok(kept)) => kept,
+        Ok(Err(error)) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "this node's store is not used");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// The image by the name that was typed, or by what that stands for.

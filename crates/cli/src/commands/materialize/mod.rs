@@ -1,5 +1,6 @@
 //! `draught materialize`: an image of containerd's made whole.
 
+mod assembled;
 mod blobs;
 mod command;
 mod containerd;

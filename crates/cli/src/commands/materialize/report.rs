@@ -23,6 +23,8 @@ pub(crate) struct Report {
     present: Amount,
     /// What was brought, and from where; by place.
     fetched: BTreeMap<String, Amount>,
+    /// What came from this node's store.
+    from_store: Amount,
     /// What was left of writes that were cut off, or is there for other namespaces, and is used.
     resumed_bytes: u64,
     /// What somebody else brought in the meantime.
@@ -53,6 +55,8 @@ struct Blob {
     /// Where it is from; null when it was there or somebody else brought it.
     from: Option<String>,
     fetched_bytes: u64,
+    /// How much of it is from this node's store.
+    store_bytes: u64,
 }
 
 impl Report {
@@ -69,6 +73,7 @@ impl Report {
             written: Written::Here {
                 fetched_bytes: descriptor.size,
             },
+            local_bytes: 0,
         });
         let mut report = Self {
             image: image.to_owned(),
@@ -77,6 +82,7 @@ impl Report {
             seconds: took.as_secs_f64(),
             present: Amount::default(),
             fetched: BTreeMap::new(),
+            from_store: Amount::default(),
             resumed_bytes: 0,
             by_others: Amount::default(),
             blobs: Vec::new(),
@@ -94,14 +100,20 @@ impl Report {
 
     fn add(&mut self, brought: &Brought) {
         let size = brought.descriptor.size;
+        let mut store_bytes = 0;
         let fetched_bytes = match brought.written {
             Written::Here { fetched_bytes } => {
+                store_bytes = brought.local_bytes.min(fetched_bytes);
+                if store_bytes > 0 {
+                    self.from_store.add(store_bytes);
+                }
+                self.resumed_bytes += size.saturating_sub(fetched_bytes);
+                let fetched_bytes = fetched_bytes - store_bytes;
                 let from = Some(&brought.from).filter(|_| fetched_bytes > 0 || size == 0);
                 if let Some(from) = from {
                     let amount = self.fetched.entry(from.clone()).or_default();
                     amount.add(fetched_bytes);
                 }
-                self.resumed_bytes += size.saturating_sub(fetched_bytes);
                 from.map(|_| fetched_bytes)
             }
             Written::BySomebodyElse => {
@@ -115,6 +127,7 @@ impl Report {
             bytes: size,
             from: fetched_bytes.map(|_| brought.from.clone()),
             fetched_bytes: fetched_bytes.unwrap_or(0),
+            store_bytes,
         });
     }
 
@@ -135,6 +148,7 @@ impl Report {
         for (place, amount) in &self.fetched {
             row(place, *amount);
         }
+        row("this node's store", self.from_store);
         row("others brought", self.by_others);
         let mut text = output::table(&rows);
         if self.resumed_bytes > 0 {

@@ -63,11 +63,6 @@ pub(crate) async fn follow(
         let (kept, children) = match &any {
             Any::Manifest(manifest) => {
                 let blobs: Vec<Descriptor> = manifest.content().blobs().cloned().collect();
-                for blob in &blobs {
-                    if seen.insert(blob.digest) {
-                        sort(containerd, blob, &mut tree).await?;
-                    }
-                }
                 (blobs, Vec::new())
             }
             Any::Index(index) => {
@@ -77,6 +72,12 @@ pub(crate) async fn follow(
         };
         let labels = labels::references(&have, &kept);
         containerd.set_labels(&descriptor.digest, labels).await?;
+        // Only now: what was nobody's may have been collected until it was somebody's.
+        if let Any::Manifest(_) = &any {
+            for blob in kept.iter().filter(|blob| seen.insert(blob.digest)) {
+                sort(containerd, blob, &mut tree).await?;
+            }
+        }
         queue.extend(children);
     }
     Ok(tree)
