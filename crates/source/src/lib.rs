@@ -58,7 +58,7 @@ pub use credentials::{
 };
 pub use error::{Class, SourceError, TlsError};
 pub use hosts::{
-    Capability, ClientFiles, HostSettings, Hosts, HostsError, HostsFile, HostsFileError,
+    Capability, ClientFiles, HostSettings, Hosts, HostsError, HostsFile, HostsFileError, Looked,
 };
 pub use layout::Layout;
 pub use object::{

@@ -95,6 +95,11 @@ pub(crate) struct Args {
     adopt: Option<i32>,
 }
 
+/// Where hosts of registries are described unless somebody says where.
+pub(crate) const HOSTS_DIRS: &str = "/etc/containerd/certs.d:/etc/docker/certs.d";
+/// Says where.
+pub(crate) const HOSTS_DIRS_ENV: &str = "DRAUGHT_HOSTS_DIR";
+
 /// How registries are spoken to, see docs/credentials.md.
 #[derive(Debug, clap::Args)]
 struct Registries {
@@ -102,9 +107,9 @@ struct Registries {
     #[arg(
         long,
         value_name = "DIR",
-        env = "DRAUGHT_HOSTS_DIR",
+        env = HOSTS_DIRS_ENV,
         value_delimiter = ':',
-        default_value = "/etc/containerd/certs.d:/etc/docker/certs.d"
+        default_value = HOSTS_DIRS
     )]
     hosts_dir: Vec<PathBuf>,
 
@@ -159,7 +164,7 @@ impl Registries {
     /// The same as a worker's environment; paths only.
     fn environment(&self) -> Vec<(&'static str, String)> {
         let lists = [
-            ("DRAUGHT_HOSTS_DIR", &self.hosts_dir),
+            (HOSTS_DIRS_ENV, &self.hosts_dir),
             ("DRAUGHT_PULL_SECRETS", &self.pull_secrets),
             ("DRAUGHT_CREDENTIAL_FILES", &self.credential_file),
         ];

@@ -170,3 +170,44 @@ async fn probes_are_answered_beside_the_metrics() {
     patient.command(&["daemon", "--stop"]).output().unwrap();
     drop(daemon);
 }
+
+#[test]
+fn what_is_said_of_registries_is_looked_at() {
+    let patient = Patient {
+        scratch: Scratch::new(),
+    };
+    let dirs = patient.scratch.dir("certs.d");
+    let ask = || {
+        let hosts = ["--hosts-dir", dirs.to_str().unwrap()];
+        found(
+            &patient.ask(Path::new("/nowhere.sock"), &hosts),
+            "registries' hosts",
+        )
+    };
+    assert_eq!(ask().0, "right");
+    let dir = patient.scratch.dir("certs.d/registry.example_5000_");
+    let write = |text: &str| fs_err::write(dir.join("hosts.toml"), text).unwrap();
+    write("[host.\"https://mirror.example\"]\nca = \"ca.crt\"\n");
+    let (state, words) = ask();
+    assert_eq!(state, "wrong");
+    assert!(
+        words.contains("registry.example_5000_/ca.crt is not there"),
+        "{words}"
+    );
+    fs_err::write(dir.join("ca.crt"), "").unwrap();
+    assert_eq!(
+        ask(),
+        ("right".to_owned(), "1 directories can be read".to_owned())
+    );
+    write("[host.\"https://mirror.example\"]\nspeed = \"fast\"\n");
+    let (state, words) = ask();
+    assert_eq!(state, "hint");
+    assert!(words.contains("speed"), "{words}");
+    write("[host.\"https://mirror.example\"\n");
+    let (state, words) = ask();
+    assert_eq!(state, "wrong");
+    assert!(
+        words.contains("hosts.toml") && words.contains("line 1"),
+        "{words}"
+    );
+}

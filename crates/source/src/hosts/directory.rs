@@ -88,6 +88,45 @@ fn read_dir(dir: &Path, watched: &mut Vec<Watched>) -> Result<Option<HostsFile>,
     Ok(file)
 }
 
+/// What was found of one registry's directory.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Looked {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Why nothing of this registry can be read.
+    pub error: Option<HostsError>,
+    /// Fields that are not known and not used.
+    pub unknown: Vec<String>,
+    /// Files that are named and not there.
+    pub missing: Vec<PathBuf>,
+}
+
+/// Looks at all directories below `roots`; those that are not there are no error.
+pub(super) fn look(roots: &[PathBuf]) -> Vec<Looked> {
+    let entries = roots
+        .iter()
+        .flat_map(|root| fs_err::read_dir(root).into_iter().flatten().flatten());
+    let mut dirs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    dirs.sort();
+    let looked = dirs.into_iter().filter(|dir| dir.is_dir()).map(|dir| {
+        let mut watched = Vec::new();
+        let (error, unknown) = match read_dir(&dir, &mut watched) {
+            Ok(file) => (None, file.map(|file| file.unknown).unwrap_or_default()),
+            Err(error) => (Some(error), Vec::new()),
+        };
+        let is_missing = |(path, stamp): &Watched| stamp.is_none() && !path.ends_with(HOSTS_FILE);
+        let missing = watched.into_iter().filter(is_missing);
+        Looked {
+            error,
+            unknown,
+            missing: missing.map(|(path, _)| path).collect(),
+            dir,
+        }
+    });
+    looked.collect()
+}
+
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     let limit = u64::try_from(FILE_BYTES_MAX).unwrap_or(u64::MAX);

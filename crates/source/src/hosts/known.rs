@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use reqwest::Url;
 
-use super::directory::{self, Found, Watched};
+use super::directory::{self, Found, Looked, Watched};
 use super::file::{HostsFile, HostsFileError};
 use super::health::Health;
 use super::route::Route;
@@ -86,6 +86,12 @@ impl Hosts {
     #[must_use]
     pub fn roots(&self) -> &[PathBuf] {
         &self.0.roots
+    }
+
+    /// Looks at what all directories say, whichever registry they are for.
+    #[must_use]
+    pub fn look(&self) -> Vec<Looked> {
+        directory::look(&self.0.roots)
     }
 
     /// Where a registry's content is, in the order of its file; the server is the last. `own` is where it

@@ -10,6 +10,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+pub use directory::Looked;
 pub use file::{Capability, ClientFiles, HostSettings, HostsFile, HostsFileError};
 pub use known::{Hosts, HostsError};
 pub(crate) use route::{Dial, Route};

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::check::{Check, State};
-use super::{containerd, daemon, machine, service};
+use super::{containerd, daemon, machine, registries, service};
 use crate::args::Format;
+use crate::commands::daemon::{HOSTS_DIRS, HOSTS_DIRS_ENV};
 use crate::outcome::Outcome;
 use crate::output;
 use crate::settings::Settings;
@@ -50,6 +51,10 @@ pub(crate) struct Args {
     /// containerd's configuration
     #[arg(long, value_name = "FILE", default_value = CONTAINERD_CONFIG)]
     containerd_config: PathBuf,
+
+    /// The daemon's directories with a hosts.toml or certificates for each registry
+    #[arg(long, value_name = "DIR", env = HOSTS_DIRS_ENV, value_delimiter = ':', default_value = HOSTS_DIRS)]
+    hosts_dir: Vec<PathBuf>,
 }
 
 /// What is looked at.
@@ -78,7 +83,7 @@ pub(crate) fn run(args: &Args, settings: &Settings) -> Result<Outcome> {
     let checks = if args.ready {
         ready(&subject)
     } else {
-        all(&subject)
+        all(&subject, &args.hosts_dir)
     };
     match settings.format {
         Format::Json => output::json(&checks)?,
@@ -100,9 +105,10 @@ fn ready(subject: &Subject) -> Vec<Check> {
     checks
 }
 
-fn all(subject: &Subject) -> Vec<Check> {
+fn all(subject: &Subject, hosts_dirs: &[PathBuf]) -> Vec<Check> {
     let mut checks = machine::checks(&subject.root);
     checks.extend(connections(subject));
+    checks.extend(registries::checks(hosts_dirs));
     checks.extend(service::checks());
     checks
 }

@@ -6,6 +6,7 @@ mod config;
 mod containerd;
 mod daemon;
 mod machine;
+mod registries;
 mod service;
 
 pub(crate) use check::Check;
