@@ -18,6 +18,8 @@ use parking_lot::Mutex;
 
 /// Stored bytes of all blobs of an image for which this is done: 40 ms at 100 MB/s.
 const BYTES_MAX: u64 = 4 << 20;
+/// The same of all images that are kept at a time.
+const ALL_BYTES_MAX: u64 = 64 << 20;
 /// How long blobs are kept in memory: until an image that was just pulled is mounted and filled.
 const KEPT: Duration = Duration::from_secs(10);
 
@@ -28,7 +30,42 @@ type Whole = Shared<BoxFuture<'static, Option<Bytes>>>;
 
 /// What was fetched ahead, by the name of its place: whoever may not read there gets nothing of it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Fetched(Arc<Mutex<HashMap<(String, Digest), Whole>>>);
+pub(crate) struct Fetched(Arc<Mutex<Kept>>);
+
+type Key = (String, Digest);
+
+#[derive(Debug, Default)]
+struct Kept {
+    blobs: HashMap<Key, (u64, Whole)>,
+    /// Of all of them together.
+    bytes: u64,
+}
+
+impl Fetched {
+    fn get(&self, key: &Key) -> Option<Whole> {
+        let kept = self.0.lock();
+        kept.blobs.get(key).map(|(_, whole)| whole.clone())
+    }
+
+    /// Keeps a blob of so many bytes that `begin` begins to fetch, if it is not there and there is room.
+    fn put(&self, key: &Key, bytes: u64, begin: impl FnOnce() -> Whole) -> bool {
+        let mut kept = self.0.lock();
+        let all = kept.bytes.saturating_add(bytes);
+        if all > ALL_BYTES_MAX || kept.blobs.contains_key(key) {
+            return false;
+        }
+        kept.bytes = all;
+        kept.blobs.insert(key.clone(), (bytes, begin()));
+        true
+    }
+
+    fn forget(&self, key: &Key) {
+        let mut kept = self.0.lock();
+        if let Some((bytes, _)) = kept.blobs.remove(key) {
+            kept.bytes = kept.bytes.saturating_sub(bytes);
+        }
+    }
+}
 
 /// Blobs of an image, some of them fetched ahead. Clones are the same.
 #[derive(Debug, Clone)]
@@ -48,7 +85,7 @@ impl Ahead {
         }
     }
 
-    fn key(&self, blob: &Digest) -> (String, Digest) {
+    fn key(&self, blob: &Digest) -> Key {
         (self.label.clone(), *blob)
     }
 
@@ -63,26 +100,25 @@ impl Ahead {
         if sizes.fold(0, u64::saturating_add) > BYTES_MAX {
             return;
         }
-        let mut fetched = self.fetched.0.lock();
         for layer in layers {
-            let (key, forgotten) = (self.key(&layer.digest), self.fetched.clone());
-            if fetched.contains_key(&key) {
-                continue;
-            }
+            let (key, size) = (self.key(&layer.digest), layer.size);
             let (blobs, layer) = (self.blobs.clone(), layer.clone());
-            let fetching = tokio::spawn(async move { fetch(&blobs, &layer).await });
-            let whole = fetching.map(|done| done.ok().flatten()).boxed().shared();
-            fetched.insert(key.clone(), whole);
-            drop(tokio::spawn(async move {
-                tokio::time::sleep(KEPT).await;
-                forgotten.0.lock().remove(&key);
-            }));
+            let begun = self.fetched.put(&key, size, || {
+                let fetching = tokio::spawn(async move { fetch(&blobs, &layer).await });
+                fetching.map(|done| done.ok().flatten()).boxed().shared()
+            });
+            if begun {
+                let fetched = self.fetched.clone();
+                drop(tokio::spawn(async move {
+                    tokio::time::sleep(KEPT).await;
+                    fetched.forget(&key);
+                }));
+            }
         }
     }
 
     async fn read(&self, blob: &Digest, range: Range<u64>) -> Result<Bytes, SourceError> {
-        let whole = self.fetched.0.lock().get(&self.key(blob)).cloned();
-        if let Some(whole) = whole
+        if let Some(whole) = self.fetched.get(&self.key(blob))
             && let Ok(Some(bytes)) = tokio::time::timeout(WAIT_MAX, whole).await
             && let Some(part) = slice(&bytes, &range)
         {
@@ -115,7 +151,7 @@ fn slice(bytes: &Bytes, range: &Range<u64>) -> Option<Bytes> {
 
 impl Source for Ahead {
     fn distrust(&self, blob: &Digest) {
-        self.fetched.0.lock().remove(&self.key(blob));
+        self.fetched.forget(&self.key(blob));
         self.blobs.distrust(blob);
     }
 
@@ -129,5 +165,44 @@ impl Source for Ahead {
         range: Range<u64>,
     ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
         Box::pin(self.read(blob, range))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u64) -> Key {
+        let digest = Digest::sha256(&number.to_le_bytes());
+        ("registry.example/some/app".to_owned(), digest)
+    }
+
+    fn nothing() -> Whole {
+        futures_util::future::ready(None).boxed().shared()
+    }
+
+    #[test]
+    fn no_more_is_kept_than_there_is_room_for() {
+        let fetched = Fetched::default();
+        let most = ALL_BYTES_MAX / BYTES_MAX;
+        for number in 0..most {
+            assert!(fetched.put(&key(number), BYTES_MAX, nothing));
+        }
+        assert!(!fetched.put(&key(most), 1, || panic!("fetched")));
+        fetched.forget(&key(0));
+        fetched.forget(&key(0));
+        assert!(fetched.get(&key(0)).is_none());
+        assert!(fetched.put(&key(most), BYTES_MAX, nothing));
+        assert!(!fetched.put(&key(0), 1, || panic!("fetched")));
+    }
+
+    #[test]
+    fn nothing_is_fetched_twice_and_another_place_has_its_own() {
+        let fetched = Fetched::default();
+        assert!(fetched.put(&key(1), 5, nothing));
+        assert!(!fetched.put(&key(1), 5, || panic!("fetched")));
+        let elsewhere = ("registry.example/other/app".to_owned(), key(1).1);
+        assert!(fetched.get(&elsewhere).is_none());
+        assert!(fetched.put(&elsewhere, 5, nothing));
     }
 }

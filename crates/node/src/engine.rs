@@ -66,6 +66,8 @@ impl Waiting {
 
 /// Times that a read is planned because what was filled was lost again.
 const PLANS_MAX: u32 = 3;
+/// Extents that are noted to be fetched in the background without letting anybody else in.
+const EXTENTS_AT_ONCE: u32 = 4096;
 /// Touches that wait to be attributed. When a crowd of readers makes more in the meantime, the rest is not
 /// recorded: a recording is a help and no more.
 const TOUCHED_MAX: usize = 16 << 10;
@@ -319,14 +321,22 @@ impl Engine {
         self.pump();
     }
 
-    /// Wants everything of an image, when there is nothing better to do.
+    /// Wants everything of an image, when there is nothing better to do. Returns at once: readers are not to wait until
+    /// a million extents are noted.
     pub(crate) fn prefetch_all(self: &Arc<Self>, image: ImageId) {
-        let feeds = self.feeds_of(image);
-        let extents = feeds.iter().flat_map(|feed| {
-            let count = u32::try_from(feed.map.extents().len()).unwrap_or(u32::MAX);
-            (0..count).map(|extent| (feed.id, extent))
-        });
-        self.prefetch(extents, Priority::Background);
+        let engine = Arc::clone(self);
+        drop(self.runtime.spawn_blocking(move || {
+            for feed in engine.feeds_of(image) {
+                let count = u32::try_from(feed.map.extents().len()).unwrap_or(u32::MAX);
+                let mut rest = 0..count;
+                while !rest.is_empty() {
+                    let end = rest.start.saturating_add(EXTENTS_AT_ONCE).min(count);
+                    let extents = (rest.start..end).map(|extent| (feed.id, extent));
+                    engine.prefetch(extents, Priority::Background);
+                    rest.start = end;
+                }
+            }
+        }));
     }
 
     /// What the planner has to do, in numbers.
