@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use draught_erofs::{Options, Placement};
 use draught_mount::fuse::{
@@ -12,6 +13,7 @@ use draught_mount::fuse::{
 };
 use draught_mount::{Ability, Detached, pre_content_events};
 use draught_tree::Tree;
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::error::MountError;
@@ -131,7 +133,31 @@ pub fn probe(root: &Path) -> Probe {
 pub(crate) struct Transports {
     root: PathBuf,
     has_events: bool,
-    tried: [OnceLock<Result<(), String>>; Transport::ALL.len()],
+    tried: [Tried; Transport::ALL.len()],
+}
+
+/// What came of a trial. What works goes on to work; what does not may do so later, when a full disk has room again.
+#[derive(Debug, Default)]
+struct Tried(Mutex<Option<(Instant, Result<(), String>)>>);
+
+/// How long a failure counts.
+const FAILED_FOR: Duration = Duration::from_secs(1);
+
+impl Tried {
+    fn get(&self, now: Instant, trial: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        let mut last = self.0.lock();
+        match &*last {
+            Some((_, Ok(()))) => Ok(()),
+            Some((since, Err(why))) if now.saturating_duration_since(*since) < FAILED_FOR => {
+                Err(why.clone())
+            }
+            _ => {
+                let result = trial();
+                *last = Some((now, result.clone()));
+                result
+            }
+        }
+    }
 }
 
 impl Transports {
@@ -139,7 +165,7 @@ impl Transports {
         Self {
             root: root.to_path_buf(),
             has_events,
-            tried: [const { OnceLock::new() }; Transport::ALL.len()],
+            tried: Default::default(),
         }
     }
 
@@ -147,7 +173,7 @@ impl Transports {
         let Some(tried) = self.tried.get(index) else {
             return Err("unknown".to_owned());
         };
-        let result = tried.get_or_init(|| {
+        tried.get(Instant::now(), || {
             if transport == Transport::Fanotify && !self.has_events {
                 return Err("the daemon could not get a group for pre-content events".to_owned());
             }
@@ -158,8 +184,7 @@ impl Transports {
                 }
             }
             Ok(())
-        });
-        result.clone()
+        })
     }
 
     /// The transport for a mount: the one that is wanted, or the best.
@@ -323,5 +348,20 @@ impl Probe {
                 .push_str("images can't be mounted here; converting, checking and serving work\n"),
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_works_is_tried_once_and_what_does_not_again_later() {
+        let (tried, now) = (Tried::default(), Instant::now());
+        let full = || Err("the disk is full".to_owned());
+        assert!(tried.get(now, full).is_err());
+        assert!(tried.get(now, || panic!("tried again at once")).is_err());
+        assert!(tried.get(now + FAILED_FOR, || Ok(())).is_ok());
+        assert!(tried.get(now + FAILED_FOR * 9, full).is_ok());
     }
 }
