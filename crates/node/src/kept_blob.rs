@@ -150,7 +150,7 @@ impl KeptBlobs {
                     }
                 }
             });
-        // What several images share is mostly the same: the first that has the most will do.
+        // What several images share is mostly the same: one that has the most will do.
         let (mut blob, there) = found.max_by_key(|(_, there)| there.len())?;
         if let Err(error) = blob.find_runs(&there) {
             tracing::debug!(%error, "what the store has of a blob can't be read");
@@ -376,22 +376,19 @@ impl Content {
         extent: &FeedExtent,
         devices: &mut [Option<DeviceReader>],
     ) -> io::Result<bool> {
-        self.bytes.clear();
-        for chunk in in_order(map, extent) {
-            let Some(chunk) = chunk else {
-                return Ok(false);
-            };
+        let Self {
+            bytes,
+            chunk: buffer,
+        } = self;
+        bytes.clear();
+        on_all_chunks(map, extent, devices, |chunk, device| {
             let range = chunk.place..chunk.place + u64::from(chunk.bytes);
-            let device = devices.get_mut(usize::from(chunk.device));
-            let Some(Some(device)) = device else {
-                return Ok(false);
-            };
-            if !device.read(range, &mut self.chunk)? || !chunk.digest.verifies(&self.chunk) {
+            if !device.read(range, buffer)? || !chunk.digest.verifies(buffer) {
                 return Ok(false);
             }
-            self.bytes.extend_from_slice(&self.chunk);
-        }
-        Ok(true)
+            bytes.extend_from_slice(buffer);
+            Ok(true)
+        })
     }
 }
 
@@ -400,46 +397,36 @@ fn is_present(
     extent: &FeedExtent,
     devices: &mut [Option<DeviceReader>],
 ) -> io::Result<bool> {
-    for chunk in in_order(map, extent) {
-        let Some(chunk) = chunk else {
-            return Ok(false);
-        };
-        let device = devices.get_mut(usize::from(chunk.device));
-        let Some(Some(device)) = device else {
-            return Ok(false);
-        };
-        if !device.is_present(chunk.blocks())? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    on_all_chunks(map, extent, devices, |chunk, device| {
+        device.is_present(chunk.blocks())
+    })
 }
 
-/// The chunks of an extent that make up all of its content, one after the other; ends with `None` if they do not.
-fn in_order<'a>(
-    map: &'a FeedMap,
+/// Does something with chunks that make up all of an extent's content, one after the other, until that says false; says
+/// whether it was done with all.
+fn on_all_chunks(
+    map: &FeedMap,
     extent: &FeedExtent,
-) -> impl Iterator<Item = Option<&'a FeedChunk>> {
-    let mut end = 0_u64;
-    let mut chunks = map.chunks_of(extent).iter();
-    let decoded = u64::from(extent.decoded_bytes);
-    std::iter::from_fn(move || {
+    devices: &mut [Option<DeviceReader>],
+    mut each: impl FnMut(&FeedChunk, &mut DeviceReader) -> io::Result<bool>,
+) -> io::Result<bool> {
+    let mut end = 0;
+    for chunk in map.chunks_of(extent) {
+        let offset = u64::from(chunk.offset);
         // The same content may belong in several places.
-        let next = chunks.find(|chunk| u64::from(chunk.offset) >= end);
-        match next {
-            Some(chunk) if u64::from(chunk.offset) == end => {
-                end += u64::from(chunk.bytes);
-                Some(Some(chunk))
-            }
-            None if end == decoded => None,
-            _ => {
-                // Something is missing in between, or at the end; said once.
-                end = decoded;
-                chunks = [].iter();
-                Some(None)
-            }
+        if offset < end {
+            continue;
         }
-    })
+        let device = devices.get_mut(usize::from(chunk.device));
+        let Some(Some(device)) = device.filter(|_| offset == end) else {
+            return Ok(false);
+        };
+        if !each(chunk, device)? {
+            return Ok(false);
+        }
+        end += u64::from(chunk.bytes);
+    }
+    Ok(end == u64::from(extent.decoded_bytes))
 }
 
 #[cfg(test)]

@@ -95,11 +95,7 @@ fn what_a_container_does_not_read_is_not_fetched() {
         let read = |command: &[&str]| stage.run(reference, "reads", &command.join(" "));
         stage.assert_read(1, read);
         stage.ctr(&["images", "remove", "--sync", reference]);
-        let deadline = std::time::Instant::now() + crate::stage::PATIENCE;
-        while !stage.status()["mounts"].as_array().unwrap().is_empty() {
-            assert!(std::time::Instant::now() < deadline, "{}", stage.log());
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        stage.eventually(|| stage.mounts() == 0);
     }
 }
 
@@ -241,20 +237,10 @@ fn what_is_removed_is_freed() {
     };
     assert!(present(&stage) > 3_000_000);
     stage.ctr(&["images", "remove", "--sync", &lazy]);
-    let deadline = std::time::Instant::now() + crate::stage::PATIENCE;
-    loop {
-        let status = stage.status();
-        let mounts = status["mounts"].as_array().unwrap().len();
-        if mounts == 0 && present(&stage) == 0 && status["layers"].as_array().unwrap().is_empty() {
-            break;
-        }
-        assert!(
-            std::time::Instant::now() < deadline,
-            "{status} {}",
-            stage.log()
-        );
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    stage.eventually(|| {
+        let layers = stage.status()["layers"].as_array().unwrap().len();
+        stage.mounts() == 0 && layers == 0 && present(&stage) == 0
+    });
     let listed = stage.ctr(&["snapshots", "--snapshotter", "draught", "list"]);
     assert_eq!(listed.lines().count(), 1, "{listed}");
     // And comes again.

@@ -63,11 +63,7 @@ fn layers_that_are_not_lazy_are_pulled_wherever_they_are() {
         let mounts = status["mounts"].as_array().unwrap();
         assert_eq!(mounts.len(), 1, "{forms:?}: {status}");
         stage.ctr(&["images", "remove", "--sync", &reference]);
-        let deadline = std::time::Instant::now() + crate::stage::PATIENCE;
-        while !stage.status()["mounts"].as_array().unwrap().is_empty() {
-            assert!(std::time::Instant::now() < deadline, "{}", stage.log());
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        stage.eventually(|| stage.mounts() == 0);
     }
 }
 

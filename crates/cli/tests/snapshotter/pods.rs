@@ -114,9 +114,5 @@ fn pods_run_on_lazily_pulled_images() {
         cri.remove_pod(&pod).unwrap();
         cri.remove_image(image).unwrap();
     }
-    let deadline = std::time::Instant::now() + crate::stage::PATIENCE;
-    while !stage.status()["mounts"].as_array().unwrap().is_empty() {
-        assert!(std::time::Instant::now() < deadline, "{}", stage.log());
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    stage.eventually(|| stage.mounts() == 0);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use draught_digest::{Algorithm, Digest, Hasher};
 use draught_testkit::images::{StoredLayer, write_stored_layout};
@@ -312,6 +312,21 @@ impl Stage {
         let expected = Digest::sha256(&expected).hex();
         let seen = read(&["/bin/sha256sum", &format!("/{file}")]);
         assert!(seen.starts_with(&expected), "{seen} {}", self.log());
+    }
+
+    /// Waits until something is so.
+    #[track_caller]
+    pub(crate) fn eventually(&self, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// How many images are mounted.
+    pub(crate) fn mounts(&self) -> usize {
+        self.status()["mounts"].as_array().unwrap().len()
     }
 
     /// The mount of an image.

@@ -1,10 +1,8 @@
 //! Containers go on, whatever dies.
 
-use std::time::{Duration, Instant};
-
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::stage::{PATIENCE, Stage};
+use crate::stage::Stage;
 
 fn kill(stage: &Stage, process: &str) {
     let pid = i32::try_from(stage.status()[process].as_i64().unwrap()).unwrap();
@@ -12,11 +10,7 @@ fn kill(stage: &Stage, process: &str) {
 }
 
 fn wait_for_answer(stage: &Stage) {
-    let deadline = Instant::now() + PATIENCE;
-    while !stage.command(&["ps"]).output().unwrap().status.success() {
-        assert!(Instant::now() < deadline, "{}", stage.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    stage.eventually(|| stage.command(&["ps"]).output().unwrap().status.success());
 }
 
 #[test]
@@ -55,16 +49,6 @@ fn containers_go_on_when_the_daemon_is_killed_and_upgraded() {
     stage.end_long(&long);
 }
 
-/// Waits until something holds.
-#[track_caller]
-fn eventually(stage: &Stage, what: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !what() {
-        assert!(Instant::now() < deadline, "{}", stage.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn a_state_directory_that_is_removed_under_the_daemon_stops_nobody() {
     let Some(stage) = Stage::new() else { return };
@@ -75,9 +59,7 @@ fn a_state_directory_that_is_removed_under_the_daemon_stops_nobody() {
     fs_err::rename(stage.root(), stage.scratch.join("root.gone")).unwrap();
     assert_eq!(stage.run(&lazy, "new", "cat /data/which"), "middle\n");
     stage.assert_read(0, |command| stage.exec(&long, "e", command));
-    eventually(&stage, || {
-        stage.command(&["ps"]).output().unwrap().status.success()
-    });
+    wait_for_answer(&stage);
     // What is known now outlives the worker.
     kill(&stage, "worker_pid");
     wait_for_answer(&stage);
@@ -113,16 +95,14 @@ fn snapshots_that_were_lost_are_brought_back_from_their_image() {
     let failed = stage.try_run(&lazy, "too-early", "true");
     assert!(!failed.status.success());
     stage.registry.proxy().come_up();
-    eventually(&stage, || {
+    stage.eventually(|| {
         let seen = stage.try_run(&lazy, "back", "cat /data/which");
         seen.stdout == b"middle\n"
     });
     assert!(stage.log().contains("brought back"), "{}", stage.log());
     // And the client can do with it what it could before.
     stage.ctr(&["images", "remove", "--sync", &lazy]);
-    eventually(&stage, || {
-        stage.status()["mounts"].as_array().unwrap().is_empty()
-    });
+    stage.eventually(|| stage.status()["mounts"].as_array().unwrap().is_empty());
     stage.pull(&lazy);
     assert_eq!(stage.run(&lazy, "again", "cat /data/which"), "middle\n");
 }
@@ -142,7 +122,5 @@ fn containers_go_on_when_containerd_is_killed() {
     assert_eq!(stage.run(&lazy, "new", "cat /data/which"), "middle\n");
     stage.end_long(&long);
     stage.ctr(&["images", "remove", "--sync", &lazy]);
-    eventually(&stage, || {
-        stage.status()["mounts"].as_array().unwrap().is_empty()
-    });
+    stage.eventually(|| stage.status()["mounts"].as_array().unwrap().is_empty());
 }

@@ -1,21 +1,12 @@
 //! Images of which everything comes to the node, or to containerd.
 
 use std::os::unix::fs::FileExt as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use draught_testkit::fault_proxy::Link;
 use serde_json::Value;
 
-use crate::stage::{BASE, Form, PATIENCE, Stage, archive};
-
-#[track_caller]
-fn eventually(stage: &Stage, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{}", stage.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
+use crate::stage::{BASE, Form, Stage, archive};
 
 fn is_complete(stage: &Stage, reference: &str) -> bool {
     let mount = stage.mount_of(reference);
@@ -60,7 +51,7 @@ fn what_the_node_has_is_not_fetched_again_to_make_an_image_whole() {
     stage.draught(&["convert", &plain, &nydus]);
     stage.pull(&nydus);
     assert_eq!(stage.run(&nydus, "starts", "cat /data/which"), "base\n");
-    eventually(&stage, || is_complete(&stage, &nydus));
+    stage.eventually(|| is_complete(&stage, &nydus));
     let report = materialize(&stage, &nydus);
     let from_store = report["from_store"]["bytes"].as_u64().unwrap();
     let blob = report["blobs"].as_array().unwrap().iter();
@@ -116,7 +107,7 @@ fn readers_that_wait_for_one_thing_after_the_other_have_all_of_it_fetched() {
     let why = "reads of it wait so long that all of it is fetched";
     assert_eq!(stage.logged(why).len(), 1, "{}", stage.log());
     // Also what nobody has read yet.
-    eventually(&stage, || is_complete(&stage, &lazy));
+    stage.eventually(|| is_complete(&stage, &lazy));
     stage.registry.proxy().go_down();
     stage.assert_read(3, |command| stage.exec(&long, "last", command));
     stage.end_long(&long);
@@ -134,7 +125,7 @@ fn a_small_image_is_asked_for_once() {
         stage.registry.proxy().reset_counts();
         stage.pull(reference);
         assert_eq!(stage.run(reference, "starts", "cat /data/which"), "base\n");
-        eventually(&stage, || is_complete(&stage, reference));
+        stage.eventually(|| is_complete(&stage, reference));
         let counts = stage.registry.proxy().counts();
         for digest in stage.layers(reference).keys() {
             let log = stage.registry.proxy().log();

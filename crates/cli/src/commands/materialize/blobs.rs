@@ -28,8 +28,6 @@ const BLOBS_AT_ONCE: usize = 4;
 pub(crate) struct Sources {
     client: Client,
     places: Mutex<Vec<Place>>,
-    /// What this node has of them already.
-    kept: Option<Arc<KeptBlobs>>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,12 +58,8 @@ pub(crate) struct Brought {
 }
 
 impl Sources {
-    /// One place, and what this node has. Places that containerd knows of are added as its labels are read.
-    pub(crate) async fn new(
-        client: Client,
-        location: &Location,
-        kept: Option<KeptBlobs>,
-    ) -> Result<Self> {
+    /// One place. Those that containerd knows of are added as its labels are read.
+    pub(crate) async fn new(client: Client, location: &Location) -> Result<Self> {
         let (repository, _) = client
             .open(location)
             .await
@@ -82,7 +76,6 @@ impl Sources {
         Ok(Self {
             client,
             places: Mutex::new(vec![place]),
-            kept: kept.map(Arc::new),
         })
     }
 
@@ -147,18 +140,21 @@ impl Sources {
         Err(error).with_context(|| format!("fetch the manifest {}", descriptor.digest))
     }
 
-    /// Brings blobs, several at once. The first error is given when all that were under way have ended: what
+    /// Brings blobs, several at once, from what this node has first. The first error is given when all that were under way have ended: what
     /// could be brought is there then.
     pub(crate) async fn bring(
         &self,
         containerd: &Containerd,
         missing: &[Descriptor],
+        kept: Option<KeptBlobs>,
         reporter: &Reporter,
     ) -> Result<Vec<Brought>> {
+        let kept = kept.map(Arc::new);
         let tracker = Arc::new(Tracker::new(reporter, missing));
         let bringing = missing.iter().map(|descriptor| {
             let tracker = Arc::clone(&tracker);
-            async move { self.one(containerd, descriptor, &tracker).await }
+            let kept = kept.as_ref();
+            async move { self.one(containerd, descriptor, kept, &tracker).await }
         });
         let ended: Vec<Result<Brought>> = futures_util::stream::iter(bringing)
             .buffer_unordered(BLOBS_AT_ONCE)
@@ -174,12 +170,13 @@ impl Sources {
         &self,
         containerd: &Containerd,
         descriptor: &Descriptor,
+        kept: Option<&Arc<KeptBlobs>>,
         tracker: &Tracker<'_>,
     ) -> Result<Brought> {
         tracker.begin(descriptor);
         let local_bytes = Arc::new(AtomicU64::new(0));
         let mut places = self.places.lock().clone();
-        if let Some(kept) = &self.kept
+        if let Some(kept) = kept
             && let Some(first) = places.first().cloned()
             && kept.has(&descriptor.digest)
         {

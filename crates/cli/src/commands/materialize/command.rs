@@ -80,8 +80,7 @@ async fn materialize(args: &Args, settings: &Settings) -> Result<Report> {
             format!("understand {name}: name with --from where it can be fetched")
         })?),
     };
-    let kept = kept_blobs(settings).await;
-    let sources = Sources::new(open::client(settings), &from, kept).await?;
+    let sources = Sources::new(open::client(settings), &from).await?;
     let choice = match (args.all_platforms, args.platform.as_slice()) {
         (true, _) => Choice::All,
         (false, []) => Choice::Present,
@@ -91,7 +90,13 @@ async fn materialize(args: &Args, settings: &Settings) -> Result<Report> {
     reporter.part(format!("look at {name}"));
     let leased = containerd.under_lease().await?;
     let tree = tree::follow(&leased, &sources, &target, &choice).await?;
-    let brought = sources.bring(&leased, &tree.missing, &reporter).await?;
+    let kept = match tree.missing.as_slice() {
+        [] => None,
+        _ => kept_blobs(settings).await,
+    };
+    let brought = sources
+        .bring(&leased, &tree.missing, kept, &reporter)
+        .await?;
     // Of a run that fails it ends by itself, later: until then the next one goes on with what there is.
     leased.end_lease().await?;
     let names = (name.as_str(), args.namespace.as_str());
